@@ -1,0 +1,71 @@
+//! Why the XDP program did what it did: one per-CPU counter a cause.
+
+use crate::Outcome;
+
+/// What became of a packet, as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CauseClass {
+    /// Redirected to an AF_XDP socket.
+    Steered,
+    /// Left to the host network stack.
+    Passed,
+    /// Broken headers; left to the host network stack.
+    Malformed,
+}
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $class:ident, $name:literal;)*) => {
+        /// Index into the per-CPU array `COUNTERS`. Malformed packets are counted behind the last of these, by
+        /// [`Cause::malformed_index`].
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Cause { $($(#[$doc])* $variant = $number,)* }
+
+        impl Cause {
+            /// Every cause, by number.
+            pub const ALL: &[Cause] = &[$(Cause::$variant,)*];
+
+            /// Short name, as counters show it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Cause::$variant => $name,)* }
+            }
+
+            /// What becomes of a packet with this cause.
+            pub const fn class(self) -> CauseClass {
+                match self { $(Cause::$variant => CauseClass::$class,)* }
+            }
+        }
+    };
+}
+
+causes! {
+    /// For a service: redirected to the queue's socket.
+    SteeredService = 0, Steered, "steered-service";
+    /// By `steer = "all"`: redirected to the queue's socket.
+    SteeredAll = 1, Steered, "steered-all";
+    /// To be steered, but the queue has no socket: passed.
+    PassedNoSocket = 2, Passed, "passed-no-socket";
+    /// No service matches.
+    PassedNoService = 3, Passed, "passed-no-service";
+    /// ARP.
+    PassedArp = 4, Passed, "passed-arp";
+    /// ICMPv6 types 133 to 137 (RFC 4861).
+    PassedNeighbourDiscovery = 5, Passed, "passed-neighbour-discovery";
+    /// Addressed to the host itself.
+    PassedHost = 6, Passed, "passed-host";
+    /// A fragment addressed to a service: the later ones carry no port, so all of them pass.
+    PassedFragment = 7, Passed, "passed-fragment";
+    /// Neither IPv4, IPv6 nor ARP (only without `steer = "all"`).
+    PassedNotIp = 8, Passed, "passed-not-ip";
+}
+
+impl Cause {
+    /// Number of elements of `COUNTERS`.
+    pub const COUNTERS: u32 = Self::ALL.len() as u32 + Outcome::ALL.len() as u32;
+
+    /// Index of the counter for packets whose headers are broken in this way.
+    #[inline(always)]
+    pub const fn malformed_index(outcome: Outcome) -> u32 {
+        Self::ALL.len() as u32 + outcome as u32
+    }
+}

@@ -1,0 +1,1 @@
+//! The `xfwd` command: one file a subcommand.

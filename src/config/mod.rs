@@ -1,0 +1,1 @@
+//! `lb.toml` to a validated plan: pure, no system call.

@@ -1,0 +1,1 @@
+//! Privileges and limits of this process.

@@ -1,0 +1,1 @@
+//! Link-layer addresses of neighbours, kept fresh.

@@ -1,0 +1,1 @@
+//! Where the kernel would send a packet.

@@ -1,0 +1,14 @@
+//! AF_XDP packet processing: a framework, and the functions that ship with it.
+
+pub mod config;
+pub mod kernel;
+pub mod packet;
+pub mod pipeline;
+pub mod port;
+pub mod runtime;
+pub mod stages;
+pub mod worker;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;

@@ -1,0 +1,3 @@
+//! The `xfwd` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Packets: the one-pass parser, header views, checksums, five-tuple and flow hash.

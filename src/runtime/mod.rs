@@ -1,0 +1,1 @@
+//! Puts plan, kernel, ports and workers together.

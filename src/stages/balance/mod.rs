@@ -1,0 +1,3 @@
+//! The load balancer stage.
+
+pub mod maglev;

@@ -1,0 +1,3 @@
+//! The stages that ship.
+
+pub mod balance;
