@@ -71,23 +71,29 @@ impl AddressWatcher {
             })?;
         let mut known = read()?;
         let initial = known.iter().copied().collect();
-        let watch = Watch::start("xfwd-addresses", subscription, None, move |_: Notice| {
+        let mut outdated = false;
+        let on_notice = move |notice: Notice| {
             // An address may be on several interfaces, so that one message does not tell whether the host lost it;
-            // the table is short and changes seldom, so it is read anew.
-            match read() {
-                Ok(now) => {
-                    if let Some(change) = difference(&known, &now) {
-                        known = now;
-                        on_change(change);
+            // the table is short and changes seldom, so it is read anew, once a burst.
+            if !matches!(notice, Notice::Settled) {
+                outdated = true;
+            } else if std::mem::take(&mut outdated) {
+                match read() {
+                    Ok(now) => {
+                        if let Some(change) = difference(&known, &now) {
+                            known = now;
+                            on_change(change);
+                        }
                     }
+                    Err(error) => tracing::error!("a change of the host's addresses was lost: {error}"),
                 }
-                Err(error) => tracing::error!("a change of the host's addresses was lost: {error}"),
             }
-        })
-        .map_err(|source| AddressError {
-            call: "starting the thread xfwd-addresses",
-            source,
-        })?;
+        };
+        let watch =
+            Watch::start("xfwd-addresses", subscription, None, on_notice).map_err(|source| AddressError {
+                call: "starting the thread xfwd-addresses",
+                source,
+            })?;
         Ok((Self { _watch: watch }, initial))
     }
 }

@@ -43,8 +43,9 @@ pub(crate) enum Notice {
     Message(RouteNetlinkMessage),
     /// Notifications were lost, or could not be understood: read everything again.
     Lost,
-    /// The period asked for has passed, and all notifications that were waiting have been handed over.
-    Tick,
+    /// All notifications that were waiting have been handed over. Told after every burst, and once a period if one was
+    /// asked for; so what is decided here rests on nothing outdated.
+    Settled,
 }
 
 /// A socket that already collects notifications, though no thread reads it yet.
@@ -73,11 +74,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts a thread called `name` (at most 15 characters show). `tick`: how often [`Notice::Tick`] is wanted.
+    /// Starts a thread called `name` (at most 15 characters show). `period`: how often
+    /// [`Notice::Settled`] is wanted when nothing happens.
     pub(crate) fn start(
         name: &str,
         subscription: Subscription,
-        tick: Option<Duration>,
+        period: Option<Duration>,
         on_notice: impl FnMut(Notice) + Send + 'static,
     ) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(
@@ -86,7 +88,7 @@ impl Watch {
         let signal = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&subscription.0, &signal, tick, on_notice))?;
+            .spawn(move || run(&subscription.0, &signal, period, on_notice))?;
         Ok(Self {
             stop,
             thread: Some(thread),
@@ -108,45 +110,45 @@ impl Drop for Watch {
     }
 }
 
-fn run(socket: &Socket, stop: &EventFd, tick: Option<Duration>, mut on_notice: impl FnMut(Notice)) {
+fn run(socket: &Socket, stop: &EventFd, period: Option<Duration>, mut on_notice: impl FnMut(Notice)) {
     let mut buffer = Vec::new();
-    let mut next_tick = tick.map(|period| Instant::now() + period);
+    let mut settle_at = period.map(|period| Instant::now() + period);
     loop {
-        let wait = next_tick.map(|at| at.saturating_duration_since(Instant::now()));
-        match ready(socket, stop, wait) {
+        let wait = settle_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let settled = match ready(socket, stop, wait) {
             Ok(Ready::Stop) => return,
-            Ok(Ready::Nothing) => {}
-            Ok(Ready::Notifications) => {
-                for _ in 0..DATAGRAMS_A_ROUND {
-                    match receive_datagram(socket, &mut buffer) {
-                        Ok(()) => hand_over(&buffer, &mut on_notice),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => on_notice(Notice::Lost),
-                        Err(error) => {
-                            tracing::error!("recv on a netlink socket: {error}");
-                            if pause(stop, PAUSE_AFTER_ERROR) {
-                                return;
-                            }
-                            on_notice(Notice::Lost);
-                            break;
-                        }
-                    }
-                }
+            Ok(Ready::Notifications) => drain(socket, &mut buffer, &mut on_notice),
+            Ok(Ready::Nothing) => Ok(settle_at.is_some_and(|at| Instant::now() >= at)),
+            Err(error) => Err(error.into()),
+        };
+        match settled {
+            Ok(true) => {
+                on_notice(Notice::Settled);
+                settle_at = period.map(|period| Instant::now() + period);
             }
+            Ok(false) => {}
             Err(error) => {
-                tracing::error!("poll on a netlink socket: {error}");
+                tracing::error!("waiting for notifications of the kernel: {error}");
                 if pause(stop, PAUSE_AFTER_ERROR) {
                     return;
                 }
+                on_notice(Notice::Lost);
             }
         }
-        if let (Some(period), Some(at)) = (tick, next_tick)
-            && Instant::now() >= at
-        {
-            on_notice(Notice::Tick);
-            next_tick = Some(Instant::now() + period);
+    }
+}
+
+/// Hands over what waits, up to [`DATAGRAMS_A_ROUND`]. `false`: there may be more.
+fn drain(socket: &Socket, buffer: &mut Vec<u8>, on_notice: &mut impl FnMut(Notice)) -> io::Result<bool> {
+    for _ in 0..DATAGRAMS_A_ROUND {
+        match receive_datagram(socket, buffer) {
+            Ok(()) => hand_over(buffer, on_notice),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => on_notice(Notice::Lost),
+            Err(error) => return Err(error),
         }
     }
+    Ok(false)
 }
 
 fn hand_over(datagram: &[u8], on_notice: &mut impl FnMut(Notice)) {

@@ -106,7 +106,7 @@ impl<F: FnMut(LinkEvent)> Known<F> {
                 Ok(now) => self.resync(now),
                 Err(error) => tracing::error!("changes of interfaces were lost: {error}"),
             },
-            Notice::Message(_) | Notice::Tick => {}
+            Notice::Message(_) | Notice::Settled => {}
         }
     }
 
