@@ -1,8 +1,15 @@
 //! All that is read from or set in the kernel: XDP program and maps, links, addresses, neighbours, features.
+//!
+//! Questions to the kernel are blocking netlink requests, changes arrive on a thread a watcher: none of it needs
+//! an async runtime, and none of it runs on a worker.
 
 pub mod addresses;
 pub mod capabilities;
+mod ethtool;
+pub mod features;
 pub mod link;
 pub mod neighbours;
+mod netlink;
 pub mod routes;
+mod watch;
 pub mod xdp;

@@ -1,0 +1,205 @@
+//! Neighbours across a veth pair: resolved, followed, given up.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "support/netns.rs"]
+mod netns;
+
+use std::{
+    net::IpAddr,
+    process::Command,
+    sync::mpsc::{self, Receiver},
+    time::{Duration, Instant},
+};
+
+use netns::{Namespace, is_root, veth_pair};
+use xfwd::kernel::{
+    link::Link,
+    neighbours::{NeighbourChange, NeighbourWatcher},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+
+/// A router's side `va` with 10.9.0.1, and a backend's side `vb` with 10.9.0.2, fd00:9::2 and the MAC address [`A`].
+/// The kernel gives up and ages within a second or so instead of half a minute.
+fn lab() -> (Namespace, Namespace, u32) {
+    let (here, there) = veth_pair("");
+    for family in ["ipv4", "ipv6"] {
+        for (setting, value) in [
+            ("retrans_time_ms", "100"),
+            ("delay_first_probe_time", "1"),
+            ("base_reachable_time_ms", "1000"),
+        ] {
+            here.sysctl(&format!("{family}/neigh/va/{setting}"), value);
+        }
+    }
+    there.ip("link set vb address 02:00:00:00:00:0a");
+    here.ip("addr add 10.9.0.1/24 dev va");
+    here.ip("addr add fd00:9::1/64 dev va nodad");
+    there.ip("addr add 10.9.0.2/24 dev vb");
+    there.ip("addr add fd00:9::2/64 dev vb nodad");
+    let index = here.enter(|| Link::find("va")).unwrap().index;
+    (here, there, index)
+}
+
+fn follow(
+    namespace: &Namespace,
+    interface: u32,
+    addresses: &[&str],
+) -> (NeighbourWatcher, Receiver<NeighbourChange>) {
+    let (sender, changes) = mpsc::channel();
+    let wanted = addresses.iter().map(|address| (interface, ip(address))).collect();
+    let watcher = namespace
+        .enter(|| NeighbourWatcher::start(wanted, move |change| sender.send(change).unwrap()).unwrap());
+    (watcher, changes)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn mac(changes: &Receiver<NeighbourChange>) -> Option<[u8; 6]> {
+    changes.recv_timeout(PATIENCE).unwrap().mac
+}
+
+fn entries(namespace: &Namespace, address: &str) -> String {
+    let arguments = ["-n", &namespace.name, "neigh", "show", address];
+    String::from_utf8(Command::new("ip").args(arguments).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn both_families_are_resolved_without_any_traffic_of_the_host() {
+    if !is_root("both_families_are_resolved_without_any_traffic_of_the_host") {
+        return;
+    }
+    let (here, _there, interface) = lab();
+    let (watcher, changes) = follow(&here, interface, &["10.9.0.2", "fd00:9::2"]);
+    assert_eq!(watcher.wait_resolved(PATIENCE), []);
+    let mut told = [
+        changes.recv_timeout(PATIENCE).unwrap(),
+        changes.recv_timeout(PATIENCE).unwrap(),
+    ];
+    told.sort_by_key(|change| change.address);
+    let change = |address| NeighbourChange {
+        interface,
+        address: ip(address),
+        mac: Some(A),
+    };
+    assert_eq!(told, [change("10.9.0.2"), change("fd00:9::2")]);
+    // The entries are dynamic: nothing has to be taken back at the end.
+    drop(watcher);
+    for address in ["10.9.0.2", "fd00:9::2"] {
+        let entry = entries(&here, address);
+        assert!(
+            entry.contains("02:00:00:00:00:0a") && !entry.contains("PERMANENT"),
+            "{entry}"
+        );
+        assert!(!entry.contains("managed"), "{entry}");
+    }
+}
+
+#[test]
+fn new_mac_address_is_followed_without_a_gap() {
+    if !is_root("new_mac_address_is_followed_without_a_gap") {
+        return;
+    }
+    let (here, there, interface) = lab();
+    let (_watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    assert_eq!(mac(&changes), Some(A));
+    // No gratuitous ARP: it is found out because the kernel is asked to probe what went stale.
+    there.ip("link set vb address 02:00:00:00:00:0b");
+    assert_eq!(mac(&changes), Some(B));
+}
+
+#[test]
+fn backend_that_stops_answering_is_given_up_and_found_again() {
+    if !is_root("backend_that_stops_answering_is_given_up_and_found_again") {
+        return;
+    }
+    let (here, there, interface) = lab();
+    let (watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    assert_eq!(mac(&changes), Some(A));
+    there.ip("addr del 10.9.0.2/24 dev vb");
+    assert_eq!(mac(&changes), None);
+    assert_eq!(
+        watcher.wait_resolved(Duration::ZERO),
+        [(interface, ip("10.9.0.2"))]
+    );
+    there.ip("addr add 10.9.0.2/24 dev vb");
+    assert_eq!(mac(&changes), Some(A));
+}
+
+#[test]
+fn address_that_nobody_has_is_reported_as_missing() {
+    if !is_root("address_that_nobody_has_is_reported_as_missing") {
+        return;
+    }
+    let (here, _there, interface) = lab();
+    let (watcher, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.77"]);
+    assert_eq!(
+        watcher.wait_resolved(Duration::from_secs(2)),
+        [(interface, ip("10.9.0.77"))]
+    );
+    assert_eq!(mac(&changes), Some(A));
+    assert!(changes.try_recv().is_err());
+}
+
+#[test]
+fn flush_does_not_interrupt() {
+    if !is_root("flush_does_not_interrupt") {
+        return;
+    }
+    let (here, _there, interface) = lab();
+    let (_watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    assert_eq!(mac(&changes), Some(A));
+    here.ip("neigh flush dev va");
+    assert!(changes.recv_timeout(Duration::from_secs(3)).is_err());
+    assert!(entries(&here, "10.9.0.2").contains("02:00:00:00:00:0a"));
+}
+
+#[test]
+fn permanent_entry_is_used_as_it_is_and_stays() {
+    if !is_root("permanent_entry_is_used_as_it_is_and_stays") {
+        return;
+    }
+    let (here, _there, interface) = lab();
+    here.ip("neigh add 10.9.0.2 dev va lladdr 02:00:00:00:00:99 nud permanent");
+    let (_watcher, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.3"]);
+    assert_eq!(mac(&changes), Some([2, 0, 0, 0, 0, 0x99]));
+    // One that appears later, in the middle of our own asking for it.
+    here.ip("neigh replace 10.9.0.3 dev va lladdr 02:00:00:00:00:98 nud permanent");
+    assert_eq!(mac(&changes), Some([2, 0, 0, 0, 0, 0x98]));
+    // Longer than the kernel is left alone between two requests.
+    std::thread::sleep(Duration::from_secs(4));
+    for address in ["10.9.0.2", "10.9.0.3"] {
+        assert!(
+            entries(&here, address).contains("PERMANENT"),
+            "{}",
+            entries(&here, address)
+        );
+    }
+}
+
+#[test]
+fn watcher_ends_promptly_and_on_interfaces_that_are_gone() {
+    if !is_root("watcher_ends_promptly_and_on_interfaces_that_are_gone") {
+        return;
+    }
+    let (here, _there, interface) = lab();
+    let (watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    assert_eq!(mac(&changes), Some(A));
+    here.ip("link del va");
+    let (missing, _) = follow(&here, interface, &["10.9.0.2"]);
+    assert_eq!(
+        missing.wait_resolved(Duration::from_millis(100)),
+        [(interface, ip("10.9.0.2"))]
+    );
+    let start = Instant::now();
+    drop((watcher, missing));
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
+}
