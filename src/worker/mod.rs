@@ -1,1 +1,22 @@
-//! The polling loop.
+//! The polling loop: one worker a queue index, alone on its core.
+//!
+//! A [`Worker`] owns its ports, its frames, its pipeline instance and its counters; nothing on its way is shared, locked or
+//! allocated. One turn of the loop:
+//!
+//! ```text
+//! for every port:  complete ▸ receive ▸ pipeline ▸ verdicts ▸ refill
+//! for every port:  transmit
+//! stages' housekeeping, then idle if nothing happened
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod counters;
+mod idle;
+mod thread;
+mod turn;
+
+pub use counters::{WorkerCounters, WorkerSnapshot};
+pub use idle::Idle;
+pub use thread::{WorkerEnd, WorkerThread};
+pub use turn::{FrameLeak, Worker};

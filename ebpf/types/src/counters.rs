@@ -45,15 +45,16 @@ causes! {
     SteeredAll = 1, Steered, "steered-all";
     /// To be steered, but the queue has no socket: passed.
     PassedNoSocket = 2, Passed, "passed-no-socket";
-    /// No service matches.
+    /// No service matches (only without `steer = "all"`).
     PassedNoService = 3, Passed, "passed-no-service";
     /// ARP.
     PassedArp = 4, Passed, "passed-arp";
-    /// ICMPv6 types 133 to 137 (RFC 4861).
+    /// Neighbour discovery: ICMPv6 types 133 to 137 (RFC 4861).
     PassedNeighbourDiscovery = 5, Passed, "passed-neighbour-discovery";
-    /// Addressed to the host itself.
+    /// Addressed to the host itself (only with `steer = "all"`).
     PassedHost = 6, Passed, "passed-host";
-    /// A fragment addressed to a service: the later ones carry no port, so all of them pass.
+    /// A fragment of a TCP or UDP packet (only without `steer = "all"`). Later fragments carry no port, so which of them belong
+    /// to a service is not known: all of them pass.
     PassedFragment = 7, Passed, "passed-fragment";
     /// Neither IPv4, IPv6 nor ARP (only without `steer = "all"`).
     PassedNotIp = 8, Passed, "passed-not-ip";

@@ -3,17 +3,25 @@
 //!
 //! # The rules
 //!
-//! * **Ethernet**: 14 bytes, then up to [`MAX_VLAN_TAGS`] tags (802.1Q `0x8100`, 802.1ad `0x88a8`, in any
+//! A packet may lie in several buffers. What was **received** is all of them; **headers** are read only from the
+//! first. A header that crosses its end is truncated, as if the packet ended there.
+//!
+//! Each header is checked in this order, and the first rule that is broken is the outcome:
+//!
+//! * **Ethernet**: 14 bytes, then up to [`MAX_VLAN_TAGS`] tags of 4 bytes (802.1Q `0x8100`, 802.1ad `0x88a8`, in any
 //!   order). A further tag is not looked into: [`Outcome::NotIp`] with the tag's ethertype.
-//! * **IPv4** (RFC 791): version 4, header length 20 or more, total length at least the header length and at
-//!   most what was received. Bytes behind the total length are Ethernet padding. The header checksum is not
-//!   verified.
-//! * **IPv6** (RFC 8200): version 6, payload length at most what was received (jumbograms are not known, a
-//!   payload length of 0 means no payload). Hop-by-hop, routing, destination options, fragment and AH
-//!   headers are skipped, at most [`MAX_IPV6_EXTENSIONS`] of them; any other next header is `protocol`.
+//! * **IPv4** (RFC 791): 20 bytes, version 4, header length 20 or more, the options are there, total length at least the
+//!   header length and at most what was received. Bytes behind the total length are Ethernet padding. The header
+//!   checksum is not verified.
+//! * **IPv6** (RFC 8200): 40 bytes, version 6, payload length at most what was received (jumbograms are not known, a
+//!   payload length of 0 means no payload). Then hop-by-hop options (0), routing (43), fragment (44), AH (51) and
+//!   destination options (60) are skipped in any order, at most [`MAX_IPV6_EXTENSIONS`] of them: a further one is
+//!   [`Outcome::TooManyExtensions`], whether or not it is there. Each lies within the IP packet as a whole. Any other next header,
+//!   "no next header" (59) too, is `protocol`.
 //! * **Fragments**: a later fragment has no transport header; `protocol` is that of the fragment header (IPv6)
 //!   or IP header (IPv4). Extension headers behind the fragment header of a later fragment are not looked
-//!   into. An IPv6 fragment header with offset 0 and no more fragments (atomic, RFC 6946) is no fragment.
+//!   into, and `protocol` is then the number of the first of them. An IPv6 fragment header with offset 0 and no more
+//!   fragments (atomic, RFC 6946) is no fragment, and changes nothing where another one came before.
 //! * **TCP** (RFC 9293): 20 bytes, data offset 5 or more, options within the IP packet.
 //! * **UDP** (RFC 768): 8 bytes; length at least 8 and, unless the packet is a fragment, at most the IP
 //!   payload.
@@ -21,7 +29,21 @@
 //!   unknown protocols.
 //! * Any other protocol: `transport_offset` and `payload_offset` stay 0.
 //!
-//! What was found before the parser stopped stays filled in; everything else is 0.
+//! # What is filled in when the parser stops early
+//!
+//! What was found before stays; everything else is 0. A step fills its fields as a whole:
+//!
+//! | fields | filled in when |
+//! |---|---|
+//! | `vlan_tci`, `vlan_count` | the tag's 4 bytes are there |
+//! | `ethertype`, `network_offset` | Ethernet and all tags up to the second are there, whatever follows |
+//! | `ip_version` | the fixed header (20 or 40 bytes) is there and its version is right |
+//! | `end` | the IP header has passed all its rules, IPv6 extension headers aside |
+//! | `protocol`, `fragment` (IPv4) | together with `end` |
+//! | `fragment` (IPv6) | the fragment header is there |
+//! | `protocol` (IPv6) | the extension headers are done with, or a later fragment ends them |
+//! | `transport_offset`, ports, `tcp_flags`, ICMP type and code | the 20 or 8 bytes of the transport header are there |
+//! | `payload_offset` | the transport header has passed all its rules |
 
 /// VLAN tags that are looked behind.
 pub const MAX_VLAN_TAGS: usize = 2;
@@ -51,9 +73,9 @@ pub struct Headers {
     pub icmp_code: u8,
     /// Tag control information of each VLAN tag, outermost first.
     pub vlan_tci: [u16; MAX_VLAN_TAGS],
-    /// Ethertype behind the VLAN tags.
+    /// Ethertype behind the VLAN tags; 0 when the packet ends inside them.
     pub ethertype: u16,
-    /// Where the header behind Ethernet and VLAN tags starts; 0 when it is not there.
+    /// Where what follows Ethernet and VLAN tags starts, even if nothing does; 0 when the packet ends inside them.
     pub network_offset: u16,
     /// Where the TCP, UDP, ICMP or ICMPv6 header starts; 0 when there is none.
     pub transport_offset: u16,
@@ -131,7 +153,7 @@ outcomes! {
     TruncatedEthernet = 2, "truncated-ethernet";
     /// The packet ends inside a VLAN tag.
     TruncatedVlan = 3, "truncated-vlan";
-    /// The packet ends inside the IPv4 header or its options.
+    /// The packet, or its first buffer, ends inside the IPv4 header or its options.
     TruncatedIpv4 = 4, "truncated-ipv4";
     /// Ethertype IPv4, but another IP version.
     Ipv4Version = 5, "ipv4-version";
@@ -147,7 +169,7 @@ outcomes! {
     Ipv6PayloadLength = 10, "ipv6-payload-length";
     /// The IP packet ends inside an IPv6 extension header.
     TruncatedExtension = 11, "truncated-ipv6-extension";
-    /// More than eight IPv6 extension headers.
+    /// More than [`MAX_IPV6_EXTENSIONS`] IPv6 extension headers.
     TooManyExtensions = 12, "too-many-ipv6-extensions";
     /// The IP packet ends inside the TCP header or its options.
     TruncatedTcp = 13, "truncated-tcp";

@@ -1,0 +1,182 @@
+//! The packets of one turn of a worker.
+
+use arrayvec::ArrayVec;
+
+use super::{Packet, PortIndex, Verdict};
+
+/// Most packets a batch holds: what the bits of one machine word can mark.
+pub const BATCH_SIZE: usize = 64;
+
+/// Up to [`BATCH_SIZE`] packets from one port, their verdicts, and which of them are still undecided.
+pub struct Batch<'a> {
+    packets: ArrayVec<Packet<'a>, BATCH_SIZE>,
+    verdicts: [Verdict; BATCH_SIZE],
+    undecided: u64,
+    port: PortIndex,
+}
+
+/// The verdicts of a batch that has run through its pipeline, in the order of the packets.
+pub type Verdicts = [Verdict; BATCH_SIZE];
+
+impl<'a> Batch<'a> {
+    /// An empty batch of packets that came in by `port`.
+    #[inline]
+    pub fn new(port: PortIndex) -> Self {
+        Self { packets: ArrayVec::new(), verdicts: [Verdict::Continue; BATCH_SIZE], undecided: 0, port }
+    }
+
+    /// Adds a packet: the bytes of its first buffer, and the length of the whole packet.
+    ///
+    /// # Panics
+    ///
+    /// When the batch already holds [`BATCH_SIZE`] packets.
+    #[inline]
+    pub fn push(&mut self, bytes: &'a mut [u8], len: u32) {
+        self.undecided |= 1 << self.packets.len();
+        self.packets.push(Packet::new(bytes, len));
+    }
+
+    /// Parses the headers of every packet.
+    #[inline]
+    pub fn parse(&mut self) {
+        for packet in &mut self.packets {
+            packet.reparse();
+        }
+    }
+
+    /// Number of packets.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether there is no packet.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// The port by which these packets came in.
+    #[inline]
+    pub fn port(&self) -> PortIndex {
+        self.port
+    }
+
+    /// The packet at `index`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such packet.
+    #[inline]
+    pub fn packet(&self, index: usize) -> &Packet<'a> {
+        &self.packets[index]
+    }
+
+    /// The packet at `index`, to be changed.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such packet.
+    #[inline]
+    pub fn packet_mut(&mut self, index: usize) -> &mut Packet<'a> {
+        &mut self.packets[index]
+    }
+
+    /// The indices of the packets that no stage has decided yet, in order.
+    #[inline]
+    pub fn undecided(&self) -> Undecided {
+        Undecided(self.undecided)
+    }
+
+    /// Sets the verdict of one packet. [`Verdict::Continue`] leaves it as it is.
+    ///
+    /// # Panics
+    ///
+    /// When `index` is [`BATCH_SIZE`] or more.
+    #[inline]
+    pub fn decide(&mut self, index: usize, verdict: Verdict) {
+        if verdict != Verdict::Continue {
+            self.verdicts[index] = verdict;
+            self.undecided &= !(1 << index);
+        }
+    }
+
+    /// Calls `judge` for every undecided packet and sets the verdict that it returns.
+    #[inline]
+    pub fn each_undecided(&mut self, mut judge: impl FnMut(&mut Packet<'a>) -> Verdict) {
+        for index in self.undecided() {
+            let verdict = judge(&mut self.packets[index]);
+            self.decide(index, verdict);
+        }
+    }
+
+    /// Gives the packets back and keeps the verdicts.
+    #[inline]
+    pub fn finish(self) -> Verdicts {
+        self.verdicts
+    }
+}
+
+/// Iterator over the indices of undecided packets, as they were when it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Undecided(u64);
+
+impl Iterator for Undecided {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let index = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(index)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let count = self.0.count_ones() as usize;
+        (count, Some(count))
+    }
+}
+
+impl ExactSizeIterator for Undecided {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DropReason;
+    use super::*;
+
+    #[test]
+    fn a_decided_packet_is_not_shown_again() {
+        let mut frames = [[0u8; 60]; 3];
+        let mut batch = Batch::new(0);
+        for frame in &mut frames {
+            batch.push(frame, 60);
+        }
+        batch.decide(1, Verdict::Bounce);
+        assert_eq!(batch.undecided().collect::<Vec<_>>(), [0, 2]);
+        batch.decide(0, Verdict::Continue);
+        assert_eq!(batch.undecided().len(), 2);
+        batch.each_undecided(|_| Verdict::Drop(DropReason::Rule));
+        assert_eq!(batch.undecided().len(), 0);
+        let verdicts = batch.finish();
+        assert_eq!(verdicts[..3], [
+            Verdict::Drop(DropReason::Rule),
+            Verdict::Bounce,
+            Verdict::Drop(DropReason::Rule)
+        ]);
+    }
+
+    #[test]
+    fn a_full_batch_marks_all_its_packets() {
+        let mut frames = vec![[0u8; 60]; BATCH_SIZE];
+        let mut batch = Batch::new(0);
+        for frame in &mut frames {
+            batch.push(frame, 60);
+        }
+        assert_eq!(batch.undecided().len(), BATCH_SIZE);
+        assert_eq!(batch.undecided().last(), Some(BATCH_SIZE - 1));
+    }
+}

@@ -1,0 +1,44 @@
+//! What one step of a pipeline can do.
+
+use super::Batch;
+
+/// One step of a pipeline: looks at the undecided packets of a batch, may change their bytes, and decides about
+/// some of them.
+///
+/// A stage runs on the hot path of one worker and belongs to it alone: it must not block, lock, allocate or
+/// call the kernel in [`process`](Stage::process). What it needs to hear from other threads it reads from a
+/// lock-free queue in [`housekeeping`](Stage::housekeeping).
+pub trait Stage: Send {
+    /// Short name, as counters and messages show it.
+    fn name(&self) -> &str;
+
+    /// Decides about the packets of a batch.
+    ///
+    /// A panic here takes down the worker, and with it the whole run, with a message that names the stage's worker.
+    fn process(&mut self, batch: &mut Batch<'_>);
+
+    /// Whether this stage looks at [`Packet::headers`](super::Packet::headers). The batch is parsed, once, only if
+    /// some stage of the pipeline says so.
+    fn reads_headers(&self) -> bool {
+        true
+    }
+
+    /// Called between batches, also when there was no packet: at least ten times a second. The place to take in
+    /// what other threads have to say.
+    fn housekeeping(&mut self) {}
+}
+
+impl<S: Stage + ?Sized> Stage for Box<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        (**self).process(batch);
+    }
+    fn reads_headers(&self) -> bool {
+        (**self).reads_headers()
+    }
+    fn housekeeping(&mut self) {
+        (**self).housekeeping();
+    }
+}

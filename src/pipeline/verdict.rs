@@ -1,0 +1,73 @@
+//! What a stage decides about a packet.
+
+/// Index of a port in its worker, in the order in which the interfaces were given.
+pub type PortIndex = u8;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// No decision: the next stage looks at it. Behind the last stage it means
+    /// [`Drop`](Verdict::Drop) for [`DropReason::Undecided`], since a packet that left the kernel cannot be given back.
+    #[default]
+    Continue,
+    /// Gone, counted by reason.
+    Drop(DropReason),
+    /// Sent out of the port it came in by.
+    Bounce,
+    /// Sent out of another port of the same worker.
+    Forward(PortIndex),
+}
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal;)*) => {
+        /// Why a packet was dropped in user space. Every reason has a counter of its own.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $variant,)* }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[DropReason] = &[$(DropReason::$variant,)*];
+
+            /// Short name, as counters show it.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// No stage decided.
+    Undecided, "undecided";
+    /// A rule said so.
+    Rule, "rule";
+    /// The stage cannot work with what the packet's headers say.
+    Malformed, "malformed";
+    /// The service's backend has no known link-layer address.
+    NoNeighbour, "no-neighbour";
+    /// The verdict named a port that the worker does not have.
+    NoPort, "no-port";
+    /// More fragments (buffers) than one packet may have.
+    TooManyFragments, "too-many-fragments";
+    /// A reply that must not be sent: to a group, or to an error.
+    NotAnswered, "not-answered";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stands_at_its_own_index() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_verdict_fits_two_bytes() {
+        assert_eq!(size_of::<Verdict>(), 2);
+    }
+}

@@ -1,0 +1,132 @@
+//! A port in memory: packets go in by [`MemoryPort::inject`] and come out by [`MemoryPort::take_sent`]. It has rings
+//! of limited size as an AF_XDP socket has, so that what happens on full rings can be tested anywhere.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{FramePool, InFlight, Port, PortCounters, PortError, Received};
+
+/// A buffer of a [`MemoryPort`].
+pub struct MemoryFrame {
+    id: usize,
+    buffer: Box<[u8]>,
+    len: usize,
+}
+
+impl MemoryFrame {
+    /// Number of the frame in its pool, for tests that look for lost or doubled ones.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+}
+
+/// A port whose other side is this process.
+pub struct MemoryPort {
+    ring_size: usize,
+    arriving: VecDeque<Vec<u8>>,
+    fill: VecDeque<MemoryFrame>,
+    tx: VecDeque<MemoryFrame>,
+    sent: VecDeque<MemoryFrame>,
+    output: Vec<Vec<u8>>,
+    counters: PortCounters,
+}
+
+impl MemoryPort {
+    /// A port whose tx ring and fill ring hold `ring_size` frames.
+    pub fn new(ring_size: usize) -> Self {
+        Self {
+            ring_size,
+            arriving: VecDeque::new(),
+            fill: VecDeque::new(),
+            tx: VecDeque::new(),
+            sent: VecDeque::new(),
+            output: Vec::new(),
+            counters: PortCounters::default(),
+        }
+    }
+
+    /// A pool of `count` frames of `size` bytes each.
+    pub fn frames(count: usize, size: usize) -> FramePool<MemoryFrame> {
+        FramePool::new(
+            (0..count).map(|id| MemoryFrame { id, buffer: vec![0; size].into(), len: 0 }).collect(),
+        )
+    }
+
+    /// Lets a packet arrive.
+    pub fn inject(&mut self, packet: &[u8]) {
+        self.arriving.push_back(packet.to_vec());
+    }
+
+    /// The packets sent so far, in order.
+    pub fn take_sent(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Sends at most `count` frames from the tx ring, as the kernel would in its own time.
+    pub fn drain_tx(&mut self, count: usize) {
+        for _ in 0..count.min(self.tx.len()) {
+            let frame = self.tx.pop_front().expect("counted above");
+            self.output.push(frame.buffer[..frame.len].to_vec());
+            self.sent.push_back(frame);
+        }
+    }
+}
+
+impl Port for MemoryPort {
+    type Frame = MemoryFrame;
+
+    fn receive(&mut self, received: &mut Received<MemoryFrame>) {
+        while received.room() > 0 && !self.arriving.is_empty() {
+            let Some(mut frame) = self.fill.pop_front() else { break };
+            let packet = self.arriving.pop_front().expect("checked above");
+            frame.len = packet.len().min(frame.buffer.len());
+            frame.buffer[..frame.len].copy_from_slice(&packet[..frame.len]);
+            let len = frame.len as u32;
+            received.push(frame, len);
+        }
+    }
+
+    fn bytes<'a>(&'a self, frame: &'a mut MemoryFrame) -> &'a mut [u8] {
+        &mut frame.buffer[..frame.len]
+    }
+
+    fn transmit(&mut self, backlog: &mut VecDeque<MemoryFrame>) -> Result<(), PortError> {
+        let room = (self.ring_size - self.tx.len()).min(backlog.len());
+        self.tx.extend(backlog.drain(..room));
+        self.counters.tx_frames += room as u64;
+        Ok(())
+    }
+
+    fn complete(&mut self, pool: &mut FramePool<MemoryFrame>) -> usize {
+        let count = self.sent.len();
+        self.sent.drain(..).for_each(|frame| pool.put(frame));
+        self.counters.tx_completed += count as u64;
+        count
+    }
+
+    fn refill(&mut self, pool: &mut FramePool<MemoryFrame>) {
+        while self.fill.len() < self.ring_size {
+            let Some(frame) = pool.take() else { break };
+            self.fill.push_back(frame);
+        }
+    }
+
+    fn in_flight(&self) -> InFlight {
+        InFlight {
+            to_fill: self.fill.len() as u64,
+            to_send: (self.tx.len() + self.sent.len()) as u64,
+            held: 0,
+        }
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.counters
+    }
+
+    fn wait(ports: &mut [Self], _timeout: Duration) -> Result<(), PortError> {
+        for port in ports {
+            port.drain_tx(usize::MAX);
+        }
+        Ok(())
+    }
+}

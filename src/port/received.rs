@@ -1,0 +1,135 @@
+//! What a port has received: frames, and which of them make a packet.
+
+use arrayvec::ArrayVec;
+
+use crate::pipeline::BATCH_SIZE;
+
+/// Most frames of one packet: what the kernel itself allows (`MAX_SKB_FRAGS` + 1).
+pub const MAX_FRAGMENTS: usize = 18;
+
+/// Frames of one batch at most: single-frame packets and one packet of many fragments beyond.
+const MAX_FRAMES: usize = BATCH_SIZE + MAX_FRAGMENTS;
+
+/// Whole packets, in the order of their arrival; each is one or more frames.
+pub struct Received<F> {
+    frames: ArrayVec<F, MAX_FRAMES>,
+    packets: ArrayVec<Span, BATCH_SIZE>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    frames: u8,
+    /// Length of the whole packet in bytes.
+    len: u32,
+}
+
+impl<F> Default for Received<F> {
+    fn default() -> Self {
+        Self { frames: ArrayVec::new(), packets: ArrayVec::new() }
+    }
+}
+
+impl<F> Received<F> {
+    /// Number of packets.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether there is no packet.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// How many frames fit before a packet could find no room. A port takes at most so many.
+    #[inline]
+    pub fn room(&self) -> usize {
+        (BATCH_SIZE - self.packets.len()).min(MAX_FRAMES - self.frames.len())
+    }
+
+    /// Adds a packet of one frame.
+    ///
+    /// # Panics
+    ///
+    /// When there is no [`room`](Received::room).
+    #[inline]
+    pub fn push(&mut self, frame: F, len: u32) {
+        self.frames.push(frame);
+        self.packets.push(Span { frames: 1, len });
+    }
+
+    /// Adds a packet of several frames, at most [`MAX_FRAGMENTS`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no room.
+    #[inline]
+    pub fn push_fragments(&mut self, frames: impl Iterator<Item = F>, len: u32) {
+        let before = self.frames.len();
+        self.frames.extend(frames);
+        self.packets.push(Span { frames: (self.frames.len() - before) as u8, len });
+    }
+
+    /// The first frame of every packet, and the packet's length in bytes.
+    #[inline]
+    pub fn packets_mut(&mut self) -> impl Iterator<Item = (&mut F, u32)> {
+        let mut frames = self.frames.iter_mut();
+        self.packets.iter().map(move |span| {
+            let first = frames.next().expect("every packet has a frame");
+            for _ in 1..span.frames {
+                frames.next();
+            }
+            (first, span.len)
+        })
+    }
+
+    /// Takes the frames of all packets out: calls `each` with the index of the packet, a frame and whether it is the
+    /// last one of the packet.
+    #[inline]
+    pub fn drain(&mut self, mut each: impl FnMut(usize, F, bool)) {
+        let mut frames = self.frames.drain(..);
+        for (index, span) in self.packets.drain(..).enumerate() {
+            for left in (0..span.frames).rev() {
+                let frame = frames.next().expect("every packet has its frames");
+                each(index, frame, left == 0);
+            }
+        }
+    }
+
+    /// Lengths of the packets in bytes, summed.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.packets.iter().map(|span| u64::from(span.len)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_stay_with_their_packet() {
+        let mut received = Received::default();
+        received.push('a', 60);
+        received.push_fragments(['b', 'c', 'd'].into_iter(), 9000);
+        received.push('e', 64);
+        assert_eq!((received.len(), received.bytes()), (3, 9124));
+        let firsts: Vec<_> = received.packets_mut().map(|(frame, len)| (*frame, len)).collect();
+        assert_eq!(firsts, [('a', 60), ('b', 9000), ('e', 64)]);
+        let mut out = Vec::new();
+        received.drain(|index, frame, last| out.push((index, frame, last)));
+        assert_eq!(out, [(0, 'a', true), (1, 'b', false), (1, 'c', false), (1, 'd', true), (2, 'e', true)]);
+        assert!(received.is_empty());
+    }
+
+    #[test]
+    fn room_leaves_space_for_a_packet_of_many_fragments() {
+        let mut received = Received::default();
+        while received.room() > 1 {
+            received.push(0, 60);
+        }
+        received.push_fragments(0..MAX_FRAGMENTS, 9000);
+        assert_eq!(received.room(), 0);
+    }
+}

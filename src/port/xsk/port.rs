@@ -1,0 +1,313 @@
+//! The port of one AF_XDP socket.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+
+use super::kick::{self, Kick};
+use crate::pipeline::BATCH_SIZE;
+use crate::port::{FramePool, InFlight, MAX_FRAGMENTS, Port, PortCounters, PortError, Received};
+
+/// Packets that one kick sends in copy mode at least (the kernel's `TX_BATCH_SIZE`): bounds the number of kicks that
+/// what is queued can need.
+const KICK_BUDGET: u64 = 32;
+/// The fill ring is topped up in portions of this size, so that its shared index is not written for every packet.
+const REFILL_PORTION: u64 = 64;
+/// Sockets that one worker can wait for.
+const MAX_WAIT: usize = 16;
+
+/// The right to one frame of the UMEM. Not `Clone`, and made only out of what a ring gave back.
+#[repr(transparent)]
+pub struct XskFrame(FrameDesc);
+
+impl XskFrame {
+    pub(super) fn new(desc: FrameDesc) -> Self {
+        Self(desc)
+    }
+
+    /// Where the frame lies in the UMEM, in bytes from its start.
+    pub fn address(&self) -> usize {
+        self.0.addr()
+    }
+
+    /// The descriptors of some frames, as `xsk-rs` takes them.
+    fn descs(frames: &[XskFrame]) -> &[FrameDesc] {
+        // SAFETY: `XskFrame` is `repr(transparent)` over `FrameDesc`, so the slices have the same layout.
+        unsafe { &*(std::ptr::from_ref(frames) as *const [FrameDesc]) }
+    }
+}
+
+/// One AF_XDP socket with its four rings.
+pub struct XskPort {
+    interface: String,
+    queue: u32,
+    umem: Umem,
+    rx: RxQueue,
+    tx: TxQueue,
+    fill: FillQueue,
+    completion: CompQueue,
+    fill_size: u64,
+    tx_size: u64,
+    busy_poll: bool,
+    in_flight: InFlight,
+    counters: PortCounters,
+    scratch: [FrameDesc; BATCH_SIZE],
+    /// The beginning of a packet whose last fragment has not arrived.
+    partial: ArrayVec<XskFrame, MAX_FRAGMENTS>,
+    /// A packet with too many fragments is being received: what arrives up to its end goes back to the pool.
+    giving_up: bool,
+    /// Frames to go back to the pool at the next refill.
+    spoiled: Vec<XskFrame>,
+}
+
+/// The rings of one socket, as `xsk-rs` gives them.
+pub(super) struct Rings {
+    pub rx: RxQueue,
+    pub tx: TxQueue,
+    pub fill: FillQueue,
+    pub completion: CompQueue,
+}
+
+impl XskPort {
+    pub(super) fn new(interface: &str, queue: u32, umem: Umem, rings: Rings, busy_poll: bool) -> Self {
+        let Rings { rx, mut tx, mut fill, completion } = rings;
+        Self {
+            interface: interface.to_owned(),
+            queue,
+            umem,
+            fill_size: u64::from(fill.nb_free_exact()),
+            tx_size: u64::from(tx.nb_free_exact()),
+            rx,
+            tx,
+            fill,
+            completion,
+            busy_poll,
+            in_flight: InFlight::default(),
+            counters: PortCounters::default(),
+            scratch: [FrameDesc::default(); BATCH_SIZE],
+            partial: ArrayVec::new(),
+            giving_up: false,
+            spoiled: Vec::with_capacity(MAX_FRAGMENTS + BATCH_SIZE),
+        }
+    }
+
+    /// Name of the interface.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Queue of the interface.
+    pub fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    /// The socket, to be put into an XSKMAP or asked for its options.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open for as long as `self.rx` holds it.
+        unsafe { BorrowedFd::borrow_raw(self.fd()) }
+    }
+
+    fn fd(&self) -> RawFd {
+        self.rx.fd().as_raw_fd()
+    }
+
+    /// A frame that belongs to a packet of several.
+    fn fragment(&mut self, frame: XskFrame, received: &mut Received<XskFrame>) {
+        let more = frame.0.has_more_frames();
+        if self.giving_up {
+            self.spoiled.push(frame);
+            self.giving_up = more;
+        } else if more && self.partial.len() + 1 == MAX_FRAGMENTS {
+            self.counters.rx_too_many_fragments += 1;
+            self.spoiled.extend(self.partial.drain(..));
+            self.spoiled.push(frame);
+            self.giving_up = true;
+        } else {
+            self.partial.push(frame);
+            if !more {
+                let len = self.partial.iter().map(|frame| frame.0.lengths().data() as u32).sum();
+                received.push_fragments(self.partial.drain(..), len);
+            }
+        }
+        self.in_flight.held = (self.partial.len() + self.spoiled.len()) as u64;
+    }
+
+    /// Kicks until the tx ring is empty, nothing moves any more, or what was queued cannot need another kick.
+    fn kick(&mut self) -> Result<(), PortError> {
+        let mut queued = self.queued();
+        let mut kicks_left = queued.div_ceil(KICK_BUDGET) + 1;
+        while queued > 0 && kicks_left > 0 && self.tx.needs_wakeup() {
+            kicks_left -= 1;
+            self.counters.tx_kicks += 1;
+            let before = queued;
+            match kick::send(self.fd()) {
+                Kick::Done => return Ok(()),
+                Kick::Again => self.counters.tx_again += 1,
+                Kick::DroppedBusy => self.counters.tx_dropped_busy += 1,
+                Kick::NoMemory => {
+                    self.counters.tx_no_memory += 1;
+                    return Ok(());
+                }
+                Kick::LinkDown => {
+                    self.counters.tx_link_down += 1;
+                    return Ok(());
+                }
+                Kick::Unbound => return Err(self.unbound()),
+                Kick::Failed(source) => return Err(self.system("sendto", source)),
+            }
+            queued = self.queued();
+            if queued == before {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames on the tx ring that the kernel has not taken yet.
+    fn queued(&mut self) -> u64 {
+        self.tx_size - u64::from(self.tx.nb_free_exact())
+    }
+
+    fn unbound(&self) -> PortError {
+        PortError::Unbound { interface: self.interface.clone(), queue: self.queue }
+    }
+
+    fn system(&self, call: &'static str, source: io::Error) -> PortError {
+        PortError::System { interface: self.interface.clone(), queue: self.queue, call, source }
+    }
+}
+
+impl Port for XskPort {
+    type Frame = XskFrame;
+
+    #[inline]
+    fn receive(&mut self, received: &mut Received<XskFrame>) {
+        let room = received.room().min(BATCH_SIZE);
+        // SAFETY: the descriptors are overwritten with what the rx ring holds, which are frames of this UMEM: the fill
+        // ring was given no other.
+        let count = unsafe { self.rx.consume(&mut self.scratch[..room]) };
+        self.in_flight.to_fill -= count as u64;
+        for index in 0..count {
+            // The kernel has given this frame back, so it is ours again.
+            let frame = XskFrame(self.scratch[index]);
+            if frame.0.has_more_frames() || !self.partial.is_empty() || self.giving_up {
+                self.fragment(frame, received);
+            } else {
+                let len = frame.0.lengths().data() as u32;
+                received.push(frame, len);
+            }
+        }
+    }
+
+    #[inline]
+    fn bytes<'a>(&'a self, frame: &'a mut XskFrame) -> &'a mut [u8] {
+        // SAFETY: the frame belongs to this UMEM, which all ports of a process share, and `&mut XskFrame` is the only
+        // right to it: neither the kernel nor anything else here touches it.
+        let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
+        let bytes = data.contents_mut();
+        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+        // SAFETY: same bytes as above. Their lifetime is that of the borrow of the frame and of the UMEM, while
+        // `DataMut` would tie it to itself.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    fn transmit(&mut self, backlog: &mut VecDeque<XskFrame>) -> Result<(), PortError> {
+        loop {
+            let room = self.tx.nb_free(backlog.len().min(self.tx_size as usize) as u32) as usize;
+            let count = backlog.len().min(room);
+            if count > 0 {
+                let (front, back) = backlog.as_slices();
+                let front = &front[..front.len().min(count)];
+                let back = &back[..count - front.len()];
+                // SAFETY: these frames are ours, and are moved to the kernel: they leave the backlog below.
+                let moved = unsafe {
+                    self.tx.produce(XskFrame::descs(front)) + self.tx.produce(XskFrame::descs(back))
+                };
+                debug_assert_eq!(moved, count, "there was room");
+                backlog.drain(..moved);
+                self.in_flight.to_send += moved as u64;
+                self.counters.tx_frames += moved as u64;
+            }
+            let queued = self.queued();
+            if queued == 0 || !self.tx.needs_wakeup() {
+                return Ok(());
+            }
+            self.kick()?;
+            // What did not fit may fit now, if the kernel took something.
+            if backlog.is_empty() || self.queued() == queued {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self, pool: &mut FramePool<XskFrame>) -> usize {
+        let mut total = 0;
+        while self.in_flight.to_send > 0 {
+            // SAFETY: the descriptors are overwritten with what the completion ring holds, which are frames that
+            // were put on a tx ring of this UMEM.
+            let count = unsafe { self.completion.consume(&mut self.scratch) };
+            for desc in &self.scratch[..count] {
+                // The kernel is done with this frame, so it is ours again.
+                pool.put(XskFrame(*desc));
+            }
+            self.in_flight.to_send -= count as u64;
+            total += count;
+            if count < self.scratch.len() {
+                break;
+            }
+        }
+        self.counters.tx_completed += total as u64;
+        total
+    }
+
+    #[inline]
+    fn refill(&mut self, pool: &mut FramePool<XskFrame>) {
+        if !self.spoiled.is_empty() {
+            self.spoiled.drain(..).for_each(|frame| pool.put(frame));
+            self.in_flight.held = self.partial.len() as u64;
+        }
+        // What the kernel has not given back is at most on the fill ring, so this much room there is for certain.
+        let room = self.fill_size - self.in_flight.to_fill;
+        if room >= REFILL_PORTION {
+            // SAFETY: these frames are ours, and are moved to the kernel: `offer` removes what was produced.
+            let moved = pool
+                .offer(room as usize, |frames| unsafe { self.fill.produce(XskFrame::descs(frames)) });
+            self.in_flight.to_fill += moved as u64;
+        }
+        if self.busy_poll || self.fill.needs_wakeup() {
+            kick::receive(self.fd());
+        }
+    }
+
+    fn in_flight(&self) -> InFlight {
+        self.in_flight
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.counters
+    }
+
+    fn wait(ports: &mut [Self], timeout: Duration) -> Result<(), PortError> {
+        let mut fds: ArrayVec<libc::pollfd, MAX_WAIT> =
+            ports.iter().map(|port| libc::pollfd { fd: port.fd(), events: libc::POLLIN, revents: 0 }).collect();
+        let milliseconds = timeout.as_millis() as i32;
+        // SAFETY: `fds` is an array of `fds.len()` elements that lives through the call.
+        let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds) };
+        if answer < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(ports[0].system("poll", error)),
+            };
+        }
+        match fds.iter().position(|fd| fd.revents & (libc::POLLERR | libc::POLLNVAL) != 0) {
+            Some(index) => Err(ports[index].unbound()),
+            None => Ok(()),
+        }
+    }
+}

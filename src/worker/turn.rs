@@ -1,0 +1,300 @@
+//! One worker and one turn of its loop.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::counters::WorkerCounters;
+use super::idle::{Idle, IdleState, Rest};
+use crate::pipeline::{Batch, DropReason, PortIndex, Stage, Verdict};
+use crate::port::{FramePool, Port, PortError, Received};
+
+/// How long a worker that was told to stop waits for the driver to give back what it is sending.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
+/// Turns after which an always busy worker publishes the counters of its ports.
+const TURNS_PER_PUBLICATION: u32 = 64;
+
+/// A worker: ports, frames, a pipeline and counters, all its own.
+pub struct Worker<P: Port, S> {
+    ports: Vec<P>,
+    pool: FramePool<P::Frame>,
+    /// One a port: frames to be sent that did not fit on the tx ring yet.
+    backlogs: Vec<VecDeque<P::Frame>>,
+    stage: S,
+    reads_headers: bool,
+    counters: Arc<WorkerCounters>,
+    idle: IdleState,
+    received: Received<P::Frame>,
+    turns: u32,
+}
+
+/// Frames were lost or doubled: a bug, found when the books are closed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("frames are not conserved: {total} in all, but {free} free + {backlog} waiting + {in_flight} with the kernel")]
+pub struct FrameLeak {
+    /// Frames that the worker was given.
+    pub total: u64,
+    /// In the pool.
+    pub free: u64,
+    /// Waiting for a tx ring.
+    pub backlog: u64,
+    /// With the kernel.
+    pub in_flight: u64,
+}
+
+impl<P: Port, S: Stage> Worker<P, S> {
+    /// A worker that runs packets from `ports` through `stage`. `pool` holds the frames of all its ports.
+    pub fn new(
+        ports: Vec<P>,
+        pool: FramePool<P::Frame>,
+        stage: S,
+        idle: Idle,
+        counters: Arc<WorkerCounters>,
+    ) -> Self {
+        let backlogs = ports.iter().map(|_| VecDeque::with_capacity(pool.total())).collect();
+        Self {
+            reads_headers: stage.reads_headers(),
+            ports,
+            pool,
+            backlogs,
+            stage,
+            counters,
+            idle: IdleState::new(idle),
+            received: Received::default(),
+            turns: 0,
+        }
+    }
+
+    /// Runs until `stop` is set, then sends what it still has.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] when a port has come to its end.
+    pub fn run(&mut self, stop: &AtomicBool) -> Result<(), PortError> {
+        while !stop.load(Relaxed) {
+            if self.turn()? > 0 {
+                self.idle.worked();
+                continue;
+            }
+            self.publish();
+            match self.idle.rest(self.sending()) {
+                Rest::Spin => std::hint::spin_loop(),
+                Rest::Yield => std::thread::yield_now(),
+                Rest::Sleep(longest) => {
+                    self.counters.inner().sleeps.add(1);
+                    P::wait(&mut self.ports, longest)?;
+                }
+            }
+        }
+        self.drain()
+    }
+
+    /// One turn: everything that can be done now. Returns how many frames moved.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`] when a port has come to its end.
+    pub fn turn(&mut self) -> Result<usize, PortError> {
+        let mut moved = 0;
+        for index in 0..self.ports.len() {
+            moved += self.ports[index].complete(&mut self.pool);
+            self.ports[index].receive(&mut self.received);
+            if !self.received.is_empty() {
+                moved += self.received.len();
+                self.process(index);
+            }
+            self.ports[index].refill(&mut self.pool);
+        }
+        for (port, backlog) in self.ports.iter_mut().zip(&mut self.backlogs) {
+            if !backlog.is_empty() || port.in_flight().to_send > 0 {
+                port.transmit(backlog)?;
+            }
+        }
+        self.stage.housekeeping();
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(TURNS_PER_PUBLICATION) {
+            self.publish();
+        }
+        Ok(moved)
+    }
+
+    /// Runs what was received through the pipeline, and moves every frame to where its verdict says.
+    fn process(&mut self, port: usize) {
+        let counters = self.counters.inner();
+        counters.batches.add(1);
+        counters.rx_packets.add(self.received.len() as u64);
+        counters.rx_bytes.add(self.received.bytes());
+
+        let mut batch = Batch::new(port as PortIndex);
+        for (frame, len) in self.received.packets_mut() {
+            batch.push(self.ports[port].bytes(frame), len);
+        }
+        if self.reads_headers {
+            batch.parse();
+        }
+        self.stage.process(&mut batch);
+        let verdicts = batch.finish();
+
+        let (mut bounced, mut forwarded) = (0, 0);
+        let (pool, backlogs) = (&mut self.pool, &mut self.backlogs);
+        self.received.drain(|index, frame, last| {
+            let reason = match verdicts[index] {
+                Verdict::Bounce => {
+                    bounced += u64::from(last);
+                    backlogs[port].push_back(frame);
+                    return;
+                }
+                Verdict::Forward(to) if usize::from(to) < backlogs.len() => {
+                    forwarded += u64::from(last);
+                    backlogs[usize::from(to)].push_back(frame);
+                    return;
+                }
+                Verdict::Forward(_) => DropReason::NoPort,
+                Verdict::Continue => DropReason::Undecided,
+                Verdict::Drop(reason) => reason,
+            };
+            counters.dropped[reason as usize].add(u64::from(last));
+            pool.put(frame);
+        });
+        counters.bounced.add(bounced);
+        counters.forwarded.add(forwarded);
+    }
+
+    /// Whether frames wait to be sent or to come back.
+    fn sending(&self) -> bool {
+        self.backlogs.iter().any(|backlog| !backlog.is_empty())
+            || self.ports.iter().any(|port| port.in_flight().to_send > 0)
+    }
+
+    /// Processes what has arrived already and waits, within bounds, until everything is sent.
+    fn drain(&mut self) -> Result<(), PortError> {
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        while (self.turn()? > 0 || self.sending()) && Instant::now() < deadline {
+            if self.sending() {
+                P::wait(&mut self.ports, Duration::from_millis(1))?;
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.counters.publish(self.ports.iter().map(Port::counters));
+    }
+
+    /// Closes the books: every frame is in exactly one place.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameLeak`] when the sum is wrong.
+    pub fn check_frames(&self) -> Result<(), FrameLeak> {
+        let books = FrameLeak {
+            total: self.pool.total() as u64,
+            free: self.pool.len() as u64,
+            backlog: self.backlogs.iter().map(|backlog| backlog.len() as u64).sum(),
+            in_flight: self.ports.iter().map(|port| port.in_flight().total()).sum(),
+        };
+        if books.free + books.backlog + books.in_flight == books.total { Ok(()) } else { Err(books) }
+    }
+
+    /// The ports, for tests that play the other side.
+    pub fn ports_mut(&mut self) -> &mut [P] {
+        &mut self.ports
+    }
+
+    /// The pool, for tests that look at single frames.
+    pub fn pool(&self) -> &FramePool<P::Frame> {
+        &self.pool
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::memory::MemoryPort;
+
+    /// Decides by the first byte: 0 nothing, 1 drop, 2 bounce, 3 forward to the second port, 4 to one that is not there.
+    struct ByFirstByte;
+
+    impl Stage for ByFirstByte {
+        fn name(&self) -> &str {
+            "by-first-byte"
+        }
+        fn process(&mut self, batch: &mut Batch<'_>) {
+            batch.each_undecided(|packet| match packet.bytes()[0] {
+                1 => Verdict::Drop(DropReason::Rule),
+                2 => Verdict::Bounce,
+                3 => Verdict::Forward(1),
+                4 => Verdict::Forward(9),
+                _ => Verdict::Continue,
+            });
+        }
+    }
+
+    fn worker(ring: usize, frames: usize) -> Worker<MemoryPort, ByFirstByte> {
+        Worker::new(
+            vec![MemoryPort::new(ring), MemoryPort::new(ring)],
+            MemoryPort::frames(frames, 2048),
+            ByFirstByte,
+            Idle::Poll,
+            Arc::default(),
+        )
+    }
+
+    #[test]
+    fn every_verdict_ends_where_it_says_and_is_counted() {
+        let mut worker = worker(64, 256);
+        worker.turn().unwrap();
+        for first in [0, 1, 2, 2, 3, 4] {
+            worker.ports_mut()[0].inject(&[first; 60]);
+        }
+        worker.turn().unwrap();
+        worker.ports_mut().iter_mut().for_each(|port| port.drain_tx(64));
+        let sent = |worker: &mut Worker<_, _>, port: usize| -> Vec<u8> {
+            let ports: &mut [MemoryPort] = worker.ports_mut();
+            ports[port].take_sent().iter().map(|packet| packet[0]).collect()
+        };
+        assert_eq!(sent(&mut worker, 0), [2, 2]);
+        assert_eq!(sent(&mut worker, 1), [3]);
+        worker.check_frames().unwrap();
+        let counts = worker.counters.snapshot();
+        assert_eq!((counts.rx_packets, counts.rx_bytes), (6, 360));
+        assert_eq!((counts.bounced, counts.forwarded), (2, 1));
+        assert_eq!(counts.dropped, [("undecided", 1), ("rule", 1), ("no-port", 1)]);
+    }
+
+    #[test]
+    fn nothing_is_lost_when_the_tx_ring_is_full() {
+        let mut worker = worker(4, 128);
+        for _ in 0..100 {
+            worker.ports_mut()[0].inject(&[2; 60]);
+        }
+        let mut sent = 0;
+        for _ in 0..200 {
+            worker.turn().unwrap();
+            worker.check_frames().unwrap();
+            // The other side takes one packet in a while.
+            worker.ports_mut()[0].drain_tx(1);
+            sent += worker.ports_mut()[0].take_sent().len();
+        }
+        assert_eq!(sent, 100);
+        worker.turn().unwrap();
+        let mut ids: Vec<_> = worker.pool().iter().map(|frame| frame.id()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 128 - 8, "no frame is doubled, all but the two fill rings are free");
+    }
+
+    #[test]
+    fn a_worker_that_stops_sends_what_it_has() {
+        let mut worker = worker(64, 256);
+        worker.turn().unwrap();
+        for _ in 0..60 {
+            worker.ports_mut()[0].inject(&[2; 60]);
+        }
+        worker.run(&AtomicBool::new(true)).unwrap();
+        assert_eq!(worker.ports_mut()[0].take_sent().len(), 60);
+        worker.check_frames().unwrap();
+    }
+}
