@@ -3,7 +3,10 @@
 
 use std::process::Command;
 
-use xfwd::kernel::capabilities::{check, raise_memlock};
+use xfwd::kernel::{
+    capabilities::{check, raise_memlock},
+    xdp::{Steering, XdpProgram},
+};
 
 const CHILD: &str = "XFWD_TEST_CAPABILITIES_CHILD";
 
@@ -33,6 +36,10 @@ fn child_tells_what_it_has() {
             Err(missing) => println!("{missing}"),
         }
         println!("{}", raise_memlock());
+        match XdpProgram::load(&Steering::default()) {
+            Ok(_) => println!("program loads"),
+            Err(error) => println!("{error}"),
+        }
     }
 }
 
@@ -46,14 +53,16 @@ fn each_missing_capability_is_named() {
         "\n    CAP_NET_ADMIN  to",
         "\n    CAP_NET_RAW    to",
         "\n    CAP_BPF        to",
+        "\n    CAP_PERFMON    to",
     ];
     for (held, missing) in [
-        ("+net_admin,+net_raw,+bpf", [false, false, false]),
-        ("+net_admin,+net_raw,+sys_admin", [false, false, false]),
-        ("+net_raw,+bpf", [true, false, false]),
-        ("+net_admin,+bpf", [false, true, false]),
-        ("+net_admin,+net_raw", [false, false, true]),
-        ("+chown", [true, true, true]),
+        ("+net_admin,+net_raw,+bpf,+perfmon", [false; 4]),
+        ("+net_admin,+net_raw,+sys_admin", [false; 4]),
+        ("+net_raw,+bpf,+perfmon", [true, false, false, false]),
+        ("+net_admin,+bpf,+perfmon", [false, true, false, false]),
+        ("+net_admin,+net_raw,+perfmon", [false, false, true, false]),
+        ("+net_admin,+net_raw,+bpf", [false, false, false, true]),
+        ("+chown", [true; 4]),
     ] {
         let told = with(held);
         assert_eq!(lines.map(|line| told.contains(line)), missing, "{held}: {told}");
