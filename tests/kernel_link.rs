@@ -13,7 +13,7 @@ use std::{
 
 use netns::{Namespace, is_root, veth_pair};
 use xdp::Mode;
-use xfwd::kernel::link::{Link, LinkChange, LinkError, LinkEvent, LinkWatcher, XdpMode};
+use xfwd::kernel::link::{AttachedMode, Link, LinkChange, LinkError, LinkEvent, LinkWatcher};
 
 const FOUR_QUEUES: &str = "numrxqueues 4 numtxqueues 4";
 
@@ -133,8 +133,8 @@ fn attached_program_is_named_with_the_command_that_removes_it() {
     let index = find(&here, "va").index;
     let program = xdp::load();
     for (attach, mode, off) in [
-        (Mode::Native, XdpMode::Native, "xdp"),
-        (Mode::Generic, XdpMode::Generic, "xdpgeneric"),
+        (Mode::Native, AttachedMode::Native, "xdp"),
+        (Mode::Generic, AttachedMode::Generic, "xdpgeneric"),
     ] {
         here.enter(|| xdp::attach_by_netlink(&program, index, attach));
         let link = find(&here, "va");
@@ -229,6 +229,42 @@ fn carrier_loss_rename_and_removal_are_told_in_order() {
     );
     // The closure, and with it the sender, is gone: nothing more was told.
     assert_eq!(events.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+}
+
+#[test]
+fn removal_lost_in_a_flood_is_told_after_all() {
+    if !is_root("removal_lost_in_a_flood_is_told_after_all") {
+        return;
+    }
+    let (here, there) = veth_pair("");
+    let index = find(&here, "va").index;
+    let (sender, events) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let _watcher = here.enter(|| {
+        LinkWatcher::start(&[index], move |event| {
+            sender.send(event.change).unwrap();
+            // Until `release` is dropped.
+            let _ = held.recv();
+        })
+        .unwrap()
+    });
+    there.ip("link set vb down");
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), LinkChange::Carrier(false));
+
+    // While the closure is held, more notifications than the socket's buffer has room for.
+    here.ip_batch((0..2000).map(|count| format!("link set va mtu {}", 1000 + count % 2)));
+    here.ip("link del va");
+    let sockets = here.enter(|| std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap());
+    let drops = sockets
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().nth(8)?.parse::<u32>().ok());
+    assert!(
+        drops.sum::<u32>() > 0,
+        "nothing was lost, so nothing is tested:\n{sockets}"
+    );
+    drop(release);
+    assert_eq!(events.recv_timeout(PATIENCE).unwrap(), LinkChange::Removed);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use netlink_packet_route::{
 };
 
 pub use self::{
-    attached::{AttachedXdp, XdpMode},
+    attached::{AttachedMode, AttachedXdp},
     queues::QueueWarning,
     watcher::{LinkChange, LinkEvent, LinkWatcher},
 };

@@ -4,7 +4,7 @@
 //! speaks ARP and neighbour discovery, probes, and ages. But it refreshes only entries that its own stack uses, and
 //! our packets go past it. So for each wanted neighbour the watcher asks the kernel to *use* the entry (`NTF_USE`,
 //! what `ip neigh add ADDRESS dev IF use` does) when it is missing, failed or stale, at once and again every
-//! [`ASK_AGAIN_AFTER`]. Entries made that way are ordinary ones: the kernel ages and collects them when xfwd is gone.
+//! three seconds. Entries made that way are ordinary ones: the kernel ages and collects them when xfwd is gone.
 //!
 //! What a state of the kernel's entry means for the address that is told:
 //!
@@ -14,7 +14,7 @@
 //! | STALE | the entry's | yes: the kernel probes it, and says REACHABLE or FAILED |
 //! | PERMANENT, NOARP | the entry's | no |
 //! | INCOMPLETE, no entry, or deleted | the last one | yes |
-//! | FAILED | the last one for [`FAILED_GRACE`], then none | yes |
+//! | FAILED | the last one for a second, then none | yes |
 //!
 //! So an entry that the garbage collector takes, or `ip neigh flush` (which passes through FAILED), does not interrupt
 //! traffic; a backend that no longer answers is reported when the kernel has given it up, plus the grace.

@@ -3,7 +3,8 @@
 
 use std::{
     fs::File,
-    process::Command,
+    io::Write,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
@@ -33,6 +34,21 @@ impl Namespace {
     pub fn ip(&self, words: &str) {
         let arguments: Vec<_> = ["-n", &self.name].into_iter().chain(words.split(' ')).collect();
         run("ip", &arguments);
+    }
+
+    /// Runs many `ip` commands in one process.
+    pub fn ip_batch(&self, commands: impl Iterator<Item = String>) {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip");
+        let mut input = child.stdin.take().expect("a pipe");
+        for command in commands {
+            writeln!(input, "{command}").expect("ip -batch");
+        }
+        drop(input);
+        assert!(child.wait().expect("ip").success(), "ip -batch");
     }
 
     /// Writes a setting below `/proc/sys/net`.

@@ -10,7 +10,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttache
 /// Where an XDP program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum XdpMode {
+pub enum AttachedMode {
     /// In the driver.
     Native,
     /// In the network stack, after the driver has made a socket buffer.
@@ -21,7 +21,7 @@ pub enum XdpMode {
     Multi,
 }
 
-impl fmt::Display for XdpMode {
+impl fmt::Display for AttachedMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Native => "native",
@@ -35,12 +35,12 @@ impl fmt::Display for XdpMode {
 /// An XDP program on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachedXdp {
-    /// The program's id, as `bpftool prog` shows it; with [`XdpMode::Multi`], that of one of them.
+    /// The program's id, as `bpftool prog` shows it; with [`AttachedMode::Multi`], that of one of them.
     pub id: u32,
     /// The program's name of up to 15 bytes. `None`: it has none, or this process may not look (CAP_SYS_ADMIN).
     pub name: Option<String>,
     /// Where it runs.
-    pub mode: XdpMode,
+    pub mode: AttachedMode,
     /// Whether a bpf_link holds it, which no command but the end of its owner undoes. `None`: this process may not
     /// look (CAP_SYS_ADMIN).
     pub held_by_link: Option<bool>,
@@ -57,7 +57,7 @@ pub(super) fn of(message: &LinkMessage) -> Option<AttachedXdp> {
     })
 }
 
-fn id_and_mode(message: &LinkMessage) -> Option<(u32, XdpMode)> {
+fn id_and_mode(message: &LinkMessage) -> Option<(u32, AttachedMode)> {
     let (mut first_id, mut mode) = (None, None);
     let parts = message.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::Xdp(parts) => Some(parts),
@@ -65,10 +65,10 @@ fn id_and_mode(message: &LinkMessage) -> Option<(u32, XdpMode)> {
     });
     for part in parts.flatten() {
         match part {
-            LinkXdp::Attached(XdpAttached::Driver) => mode = Some(XdpMode::Native),
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => mode = Some(XdpMode::Generic),
-            LinkXdp::Attached(XdpAttached::Hardware) => mode = Some(XdpMode::Offload),
-            LinkXdp::Attached(XdpAttached::Multiple) => mode = Some(XdpMode::Multi),
+            LinkXdp::Attached(XdpAttached::Driver) => mode = Some(AttachedMode::Native),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => mode = Some(AttachedMode::Generic),
+            LinkXdp::Attached(XdpAttached::Hardware) => mode = Some(AttachedMode::Offload),
+            LinkXdp::Attached(XdpAttached::Multiple) => mode = Some(AttachedMode::Multi),
             // With several programs there is no IFLA_XDP_PROG_ID, only one id for each place.
             LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
                 first_id = first_id.or(Some(*id));
@@ -111,10 +111,10 @@ pub(super) fn in_the_way(interface: &str, xdp: &AttachedXdp) -> String {
     let name = name.as_deref().unwrap_or("unnamed");
     let found = format!("`{interface}` already has an XDP program: {name} (id {id}, {mode} mode).");
     let commands: &[&str] = match mode {
-        XdpMode::Native => &["xdp off"],
-        XdpMode::Generic => &["xdpgeneric off"],
-        XdpMode::Offload => &["xdpoffload off"],
-        XdpMode::Multi => &["xdp off", "xdpgeneric off", "xdpoffload off"],
+        AttachedMode::Native => &["xdp off"],
+        AttachedMode::Generic => &["xdpgeneric off"],
+        AttachedMode::Offload => &["xdpoffload off"],
+        AttachedMode::Multi => &["xdp off", "xdpgeneric off", "xdpoffload off"],
     };
     let commands: String = commands
         .iter()
@@ -136,7 +136,7 @@ pub(super) fn in_the_way(interface: &str, xdp: &AttachedXdp) -> String {
 mod tests {
     use super::*;
 
-    fn attached(mode: XdpMode, held_by_link: Option<bool>) -> AttachedXdp {
+    fn attached(mode: AttachedMode, held_by_link: Option<bool>) -> AttachedXdp {
         AttachedXdp {
             id: 42,
             name: Some("xdp_lb".to_owned()),
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn message_names_the_command_that_removes_the_program() {
         assert_eq!(
-            in_the_way("va", &attached(XdpMode::Native, Some(false))),
+            in_the_way("va", &attached(AttachedMode::Native, Some(false))),
             "`va` already has an XDP program: xdp_lb (id 42, native mode). Remove it with\n\
              \n    ip link set dev va xdp off\n"
         );
@@ -157,7 +157,7 @@ mod tests {
                 "va",
                 &AttachedXdp {
                     name: None,
-                    ..attached(XdpMode::Generic, Some(false))
+                    ..attached(AttachedMode::Generic, Some(false))
                 }
             ),
             "`va` already has an XDP program: unnamed (id 42, generic mode). Remove it with\n\
@@ -168,12 +168,12 @@ mod tests {
     #[test]
     fn program_held_by_a_link_asks_for_the_owners_end() {
         assert_eq!(
-            in_the_way("va", &attached(XdpMode::Native, Some(true))),
+            in_the_way("va", &attached(AttachedMode::Native, Some(true))),
             "`va` already has an XDP program: xdp_lb (id 42, native mode). A bpf_link holds it: it goes when the \
              process that owns the link ends, or the pin of the link is removed; `bpftool link show` names the \
              process."
         );
-        let unknown = in_the_way("va", &attached(XdpMode::Native, None));
+        let unknown = in_the_way("va", &attached(AttachedMode::Native, None));
         assert!(
             unknown.contains("\n    ip link set dev va xdp off\n"),
             "{unknown}"
@@ -193,7 +193,7 @@ mod tests {
             LinkXdp::DrvProgId(7),
             LinkXdp::SkbProgId(8),
         ]));
-        assert_eq!(id_and_mode(&message), Some((7, XdpMode::Multi)));
+        assert_eq!(id_and_mode(&message), Some((7, AttachedMode::Multi)));
     }
 
     #[test]
