@@ -3,22 +3,8 @@
 use serde::Serialize;
 use toml::Spanned;
 
-use super::choice::choices;
 use super::reader::{Reader, Section};
-
-choices! {
-    /// Up to which layer source and destination are exchanged.
-    #[derive(Default)]
-    pub enum Layer {
-        /// MAC addresses.
-        #[default]
-        L2 = "l2",
-        /// MAC and IP addresses.
-        L3 = "l3",
-        /// MAC and IP addresses, TCP and UDP ports.
-        L4 = "l4",
-    }
-}
+use crate::stages::bounce::Layer;
 
 /// Packets go back where they came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

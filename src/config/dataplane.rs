@@ -2,38 +2,10 @@
 
 use serde::Serialize;
 
-use super::choice::choices;
 use super::reader::{Reader, Section};
-
-choices! {
-    /// How packets get from the driver to user space.
-    #[derive(Default)]
-    pub enum Mode {
-        /// Zero-copy where the driver can, else copy, else generic.
-        #[default]
-        Auto = "auto",
-        /// The driver writes into the frames itself; an error where it cannot.
-        ZeroCopy = "zero-copy",
-        /// The driver runs the XDP program, the kernel copies; an error where the driver cannot.
-        Copy = "copy",
-        /// The network stack runs the XDP program on its own buffers: slow, works everywhere.
-        Generic = "generic",
-    }
-}
-
-choices! {
-    /// What a worker does when there is nothing to do.
-    #[derive(Default)]
-    pub enum Idle {
-        /// Spin for a while, then yield, then wait in `poll`.
-        #[default]
-        Adaptive = "adaptive",
-        /// Spin: lowest latency, a whole core for each worker.
-        Busy = "busy",
-        /// Wait in `poll` at once: least CPU time.
-        Poll = "poll",
-    }
-}
+use crate::port::xsk::Mode;
+use crate::words::choices;
+use crate::worker::Idle;
 
 choices! {
     /// Which packets leave the kernel.
@@ -85,15 +57,7 @@ impl Default for Dataplane {
 /// elsewhere; the tx ring has one more; the fourth is in the rx ring or in the hands of the worker.
 const FRAMES_PER_RING_ENTRY: u32 = 4;
 
-const KEYS: &[&str] = &[
-    "mode",
-    "idle",
-    "steer",
-    "busy_poll",
-    "frames_per_queue",
-    "ring_size",
-    "huge_pages",
-];
+const KEYS: &[&str] = &["mode", "idle", "steer", "busy_poll", "frames_per_queue", "ring_size", "huge_pages"];
 
 pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Dataplane {
     let default = Dataplane::default();
@@ -102,9 +66,7 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Dataplane {
     };
     let frames = section.power_of_two(reader, "frames_per_queue", 1024..=1_048_576);
     let ring = section.power_of_two(reader, "ring_size", 64..=32_768);
-    let frames_per_queue = frames
-        .as_ref()
-        .map_or(default.frames_per_queue, |frames| *frames.get_ref());
+    let frames_per_queue = frames.as_ref().map_or(default.frames_per_queue, |frames| *frames.get_ref());
     let ring_size = ring.as_ref().map_or(default.ring_size, |ring| *ring.get_ref());
 
     let needed = ring_size * FRAMES_PER_RING_ENTRY;
@@ -114,15 +76,10 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Dataplane {
     if frames_per_queue < needed
         && !rejected("frames_per_queue", frames.is_some())
         && !rejected("ring_size", ring.is_some())
-        && let Some(place) = frames
-            .map(|frames| frames.span())
-            .or(ring.map(|ring| ring.span()))
+        && let Some(place) = frames.map(|frames| frames.span()).or(ring.map(|ring| ring.span()))
     {
         reader
-            .error(
-                place,
-                format!("{frames_per_queue} frames are too few for a ring of {ring_size}"),
-            )
+            .error(place, format!("{frames_per_queue} frames are too few for a ring of {ring_size}"))
             .label(format!("`frames_per_queue` must be at least {needed}"))
             .help(format!(
                 "the fill ring holds twice `ring_size`, the tx ring once, and some are in work; \
@@ -137,8 +94,6 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Dataplane {
         busy_poll: section.boolean(reader, "busy_poll").unwrap_or(default.busy_poll),
         frames_per_queue,
         ring_size,
-        huge_pages: section
-            .boolean(reader, "huge_pages")
-            .unwrap_or(default.huge_pages),
+        huge_pages: section.boolean(reader, "huge_pages").unwrap_or(default.huge_pages),
     }
 }

@@ -71,12 +71,7 @@ impl Diagnostic {
 
     /// About the whole file.
     pub(super) fn about_file(severity: Severity, file: &str, message: String) -> Self {
-        Self {
-            line: 0,
-            column: 0,
-            length: 0,
-            ..Self::at(severity, file, "", 0..0, message)
-        }
+        Self { line: 0, column: 0, length: 0, ..Self::at(severity, file, "", 0..0, message) }
     }
 
     /// Adds a remark on the marked place.
@@ -105,12 +100,8 @@ impl Diagnostic {
         let mut group = if self.line == 0 {
             Group::with_title(title).element(Origin::path(&*self.file))
         } else {
-            let mark = AnnotationKind::Primary
-                .span(self.marked_bytes())
-                .label(self.label.as_deref());
-            let snippet = Snippet::source(&*self.source_line)
-                .path(&*self.file)
-                .line_start(self.line);
+            let mark = AnnotationKind::Primary.span(self.marked_bytes()).label(self.label.as_deref());
+            let snippet = Snippet::source(&*self.source_line).path(&*self.file).line_start(self.line);
             Group::with_title(title).element(snippet.annotation(mark))
         };
         if let Some(help) = &self.help {
@@ -122,10 +113,7 @@ impl Diagnostic {
     /// The marked part as bytes of the source line.
     fn marked_bytes(&self) -> Range<usize> {
         let byte_of = |character: usize| {
-            self.source_line
-                .char_indices()
-                .nth(character)
-                .map_or(self.source_line.len(), |(byte, _)| byte)
+            self.source_line.char_indices().nth(character).map_or(self.source_line.len(), |(byte, _)| byte)
         };
         let start = self.column.saturating_sub(1);
         byte_of(start)..byte_of(start + self.length)

@@ -28,8 +28,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use bounce::{Bounce, Layer};
-pub use dataplane::{Dataplane, Idle, Mode, Steer};
+pub use bounce::Bounce;
+pub use dataplane::{Dataplane, Steer};
 pub use diagnostic::{Diagnostic, Severity};
 pub use pipeline::StageKind;
 pub use plan::{Plan, SteeringPlan};
@@ -76,10 +76,7 @@ fn join(diagnostics: &[Diagnostic]) -> String {
 ///
 /// [`ConfigError`] when the file cannot be read or is not a valid config.
 pub fn load(path: &Path) -> Result<Plan, ConfigError> {
-    let unreadable = |reason| ConfigError::Unreadable {
-        path: path.to_owned(),
-        reason,
-    };
+    let unreadable = |reason| ConfigError::Unreadable { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     parse(&path.display().to_string(), &text)
 }

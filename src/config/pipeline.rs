@@ -2,8 +2,8 @@
 
 use toml::Spanned;
 
-use super::choice::choices;
 use super::reader::{Reader, Section, choice};
+use crate::words::choices;
 
 choices! {
     /// A stage of the pipeline.
@@ -41,9 +41,7 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind
     let all = [StageKind::Balance, StageKind::Bounce];
     let in_file = all.into_iter().filter(|stage| root.has(stage.section()));
     let section = root.table(reader, "pipeline", "[pipeline]", &["stages"]);
-    let named = section
-        .as_ref()
-        .and_then(|section| section.texts(reader, "stages"));
+    let named = section.as_ref().and_then(|section| section.texts(reader, "stages"));
     let Some(named) = named else {
         let stages: Vec<_> = in_file.collect();
         if stages.is_empty() && !root.has(NOT_BUILT) {
@@ -94,18 +92,13 @@ fn stage(
     before: &[Spanned<StageKind>],
 ) -> Option<StageKind> {
     if *word.get_ref() == NOT_BUILT {
-        reader
-            .error(word.span(), "the stage `filter` is not built yet")
-            .label("remove it");
+        reader.error(word.span(), "the stage `filter` is not built yet").label("remove it");
         return None;
     }
     let stage: StageKind = choice(reader, "stages", word)?;
     if before.iter().any(|first| *first.get_ref() == stage) {
         reader
-            .error(
-                word.span(),
-                format!("the stage `{stage}` stands twice in `stages`"),
-            )
+            .error(word.span(), format!("the stage `{stage}` stands twice in `stages`"))
             .label("remove this");
         return None;
     }

@@ -46,9 +46,7 @@ impl Plan {
         let services = self.services.iter().filter(|_| balanced);
         SteeringPlan {
             all: self.dataplane.steer == Steer::All,
-            services: services
-                .map(|service| (service.vip, service.protocol, service.port))
-                .collect(),
+            services: services.map(|service| (service.vip, service.protocol, service.port)).collect(),
         }
     }
 }
@@ -70,24 +68,17 @@ pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
     }
     // A table that is planned is known for now only to be told apart from a misspelling.
     let table = document.get_ref();
-    let known = if table.contains_key(NOT_BUILT) {
-        SECTIONS_AND_PLANNED
-    } else {
-        SECTIONS
-    };
+    let known = if table.contains_key(NOT_BUILT) { SECTIONS_AND_PLANNED } else { SECTIONS };
     let root = Section::open(&mut reader, "", table, 0..0, known);
     if let Some(planned) = root.value(NOT_BUILT) {
-        reader
-            .error(planned.span(), "`[filter]` is not built yet")
-            .label("remove it");
+        reader.error(planned.span(), "`[filter]` is not built yet").label("remove it");
     }
     let dataplane = dataplane::read(&root, &mut reader);
     let services = service::read(&root, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
     let stages = pipeline::read(&root, &mut reader);
-    if let Some(section) = bounce
-        .as_ref()
-        .filter(|_| dataplane.steer == Steer::Services && !root.has("service"))
+    if let Some(section) =
+        bounce.as_ref().filter(|_| dataplane.steer == Steer::Services && !root.has("service"))
     {
         reader
             .warning(section.span(), "no packet reaches `bounce`")
@@ -96,11 +87,5 @@ pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
     }
     let bounce = bounce.map(Spanned::into_inner);
     let warnings = reader.finish()?;
-    Ok(Plan {
-        dataplane,
-        services,
-        bounce,
-        stages,
-        warnings,
-    })
+    Ok(Plan { dataplane, services, bounce, stages, warnings })
 }

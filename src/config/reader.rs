@@ -9,8 +9,9 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::choice::{Choice, list, nearest};
+use super::choice::{list, nearest};
 use super::diagnostic::{Diagnostic, Severity, line_number};
+use crate::words::Choice;
 
 /// A place in the file: a range of bytes.
 pub(super) type Span = Range<usize>;
@@ -24,11 +25,7 @@ pub(super) struct Reader<'t> {
 
 impl<'t> Reader<'t> {
     pub fn new(file: &'t str, text: &'t str) -> Self {
-        Self {
-            file,
-            text,
-            diagnostics: Vec::new(),
-        }
+        Self { file, text, diagnostics: Vec::new() }
     }
 
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
@@ -54,26 +51,15 @@ impl<'t> Reader<'t> {
     /// What was reported, in the order of the file: the errors, or if there are none, the warnings. Beside
     /// errors warnings are left out: half of them would follow from the errors.
     pub fn finish(mut self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-        self.diagnostics
-            .sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-        let (errors, warnings): (Vec<_>, Vec<_>) = self
-            .diagnostics
-            .into_iter()
-            .partition(|diagnostic| diagnostic.severity == Severity::Error);
-        if errors.is_empty() {
-            Ok(warnings)
-        } else {
-            Err(errors)
-        }
+        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            self.diagnostics.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
+        if errors.is_empty() { Ok(warnings) } else { Err(errors) }
     }
 
     fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) -> &mut Diagnostic {
         let found = value.get_ref().type_str();
-        let article = if found.starts_with(['a', 'e', 'i', 'o', 'u']) {
-            "an"
-        } else {
-            "a"
-        };
+        let article = if found.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
         self.error(value.span(), format!("`{key}` must be {expected}"))
             .label(format!("this is {article} {found}"))
     }
@@ -99,10 +85,7 @@ impl<'t> Section<'t> {
         known: &'static [&'static str],
     ) -> Self {
         let mut misspelt = Vec::new();
-        for key in table
-            .keys()
-            .filter(|key| !known.contains(&key.get_ref().as_ref()))
-        {
+        for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let word = key.get_ref();
             // The document itself has no name, its keys are the sections.
             let (kind, place) = match name {
@@ -117,12 +100,7 @@ impl<'t> Section<'t> {
                 error.help(format!("known {kind}s: {}", list(known.iter().copied())));
             }
         }
-        Self {
-            name,
-            table,
-            span,
-            misspelt,
-        }
+        Self { name, table, span, misspelt }
     }
 
     /// Where its header is.
@@ -160,15 +138,11 @@ impl<'t> Section<'t> {
         match value.get_ref() {
             DeValue::Table(table) => Some(Section::open(reader, name, table, value.span(), known)),
             DeValue::Array(_) => {
-                reader
-                    .wrong_type(key, value, "one table")
-                    .help(format!("write `{name}`"));
+                reader.wrong_type(key, value, "one table").help(format!("write `{name}`"));
                 None
             }
             _ => {
-                reader
-                    .wrong_type(key, value, "a table")
-                    .help(format!("write `{name}`"));
+                reader.wrong_type(key, value, "a table").help(format!("write `{name}`"));
                 None
             }
         }
@@ -186,9 +160,7 @@ impl<'t> Section<'t> {
             return Vec::new();
         };
         let DeValue::Array(items) = value.get_ref() else {
-            reader
-                .wrong_type(key, value, "an array of tables")
-                .help(format!("write `{name}`"));
+            reader.wrong_type(key, value, "an array of tables").help(format!("write `{name}`"));
             return Vec::new();
         };
         let mut sections = Vec::new();
@@ -198,9 +170,7 @@ impl<'t> Section<'t> {
                     sections.push(Section::open(reader, name, table, item.span(), known))
                 }
                 _ => {
-                    reader
-                        .wrong_type(key, item, "an array of tables")
-                        .help(format!("write `{name}`"));
+                    reader.wrong_type(key, item, "an array of tables").help(format!("write `{name}`"));
                 }
             }
         }
@@ -301,9 +271,8 @@ impl<'t> Section<'t> {
             Ok(address) => Some(Spanned::new(text.span(), address)),
             Err(_) => {
                 let error = reader.error(text.span(), format!("`{key}` is not an IP address"));
-                if let Some((address, _)) = word
-                    .split_once('/')
-                    .filter(|(word, _)| word.parse::<IpAddr>().is_ok())
+                if let Some((address, _)) =
+                    word.split_once('/').filter(|(word, _)| word.parse::<IpAddr>().is_ok())
                 {
                     error.label(format!("without prefix length: `{address}`"));
                 } else if let Ok(address) = word.parse::<SocketAddr>() {
@@ -328,15 +297,9 @@ fn text<'t>(reader: &mut Reader<'_>, key: &str, value: &'t Spanned<DeValue<'t>>)
 /// The value of an enum that `word` names.
 pub(super) fn choice<C: Choice>(reader: &mut Reader<'_>, key: &str, word: &Spanned<&str>) -> Option<C> {
     let known = || C::ALL.iter().map(|choice| choice.word());
-    let found = C::ALL
-        .iter()
-        .copied()
-        .find(|choice| choice.word() == *word.get_ref());
+    let found = C::ALL.iter().copied().find(|choice| choice.word() == *word.get_ref());
     if found.is_none() {
-        let error = reader.error(
-            word.span(),
-            format!("unknown value `{}` for `{key}`", word.get_ref()),
-        );
+        let error = reader.error(word.span(), format!("unknown value `{}` for `{key}`", word.get_ref()));
         if let Some(meant) = nearest(word.get_ref(), known()) {
             error.label(format!("did you mean `{meant}`?"));
         } else {

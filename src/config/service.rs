@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 use toml::Spanned;
 
-use super::choice::choices;
 use super::reader::{Reader, Section, Span};
 use crate::packet::protocol;
+use crate::words::choices;
 
 choices! {
     /// Transport protocol of a service.
@@ -73,10 +73,7 @@ const BACKEND_KEYS: &[&str] = &["address", "weight"];
 pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<Service> {
     let mut seen = Seen::default();
     let sections = root.tables(reader, "service", "[[service]]", KEYS);
-    sections
-        .iter()
-        .filter_map(|section| service(section, reader, &mut seen))
-        .collect()
+    sections.iter().filter_map(|section| service(section, reader, &mut seen)).collect()
 }
 
 /// What earlier services have taken, and the line where.
@@ -107,31 +104,18 @@ fn service(section: &Section<'_>, reader: &mut Reader<'_>, seen: &mut Seen) -> O
     let (protocol, address) = (protocol?, *vip.get_ref());
     if let Some(line) = seen.endpoints.get(&(address, protocol, port)) {
         reader
-            .error(
-                vip.span(),
-                format!("two services have the address {address}, {protocol} port {port}"),
-            )
+            .error(vip.span(), format!("two services have the address {address}, {protocol} port {port}"))
             .label(format!("the first is in line {line}"));
         return None;
     }
-    seen.endpoints
-        .insert((address, protocol, port), reader.line(&vip.span()));
-    Some(Service {
-        name: name?,
-        vip: address,
-        protocol,
-        port,
-        forward: forward?,
-        backends: backends?,
-    })
+    seen.endpoints.insert((address, protocol, port), reader.line(&vip.span()));
+    Some(Service { name: name?, vip: address, protocol, port, forward: forward?, backends: backends? })
 }
 
 fn unique_name(reader: &mut Reader<'_>, seen: &mut Seen, name: &Spanned<&str>) -> Option<String> {
     let word = name.get_ref().trim();
     if word.is_empty() {
-        reader
-            .error(name.span(), "`name` is empty")
-            .label("metrics and messages call the service by it");
+        reader.error(name.span(), "`name` is empty").label("metrics and messages call the service by it");
         return None;
     }
     if let Some(line) = seen.names.get(word) {
@@ -149,11 +133,7 @@ fn backends(section: &Section<'_>, reader: &mut Reader<'_>, vip: Option<IpAddr>)
         // Misspelt, which is reported.
         None if section.has("backend") => return None,
         None => Some(section.span()),
-        Some(list) => list
-            .get_ref()
-            .as_array()
-            .is_some_and(|list| list.is_empty())
-            .then(|| list.span()),
+        Some(list) => list.get_ref().as_array().is_some_and(|list| list.is_empty()).then(|| list.span()),
     };
     if let Some(place) = place {
         reader
@@ -164,14 +144,8 @@ fn backends(section: &Section<'_>, reader: &mut Reader<'_>, vip: Option<IpAddr>)
     let sections = section.tables(reader, "backend", "[[service.backend]]", BACKEND_KEYS);
     let mut seen = HashMap::new();
     // First all of them, so that everything wrong is reported.
-    let backends: Vec<_> = sections
-        .iter()
-        .map(|section| backend(section, reader, vip, &mut seen))
-        .collect();
-    backends
-        .into_iter()
-        .collect::<Option<Vec<_>>>()
-        .filter(|backends| !backends.is_empty())
+    let backends: Vec<_> = sections.iter().map(|section| backend(section, reader, vip, &mut seen)).collect();
+    backends.into_iter().collect::<Option<Vec<_>>>().filter(|backends| !backends.is_empty())
 }
 
 fn backend(
@@ -195,10 +169,7 @@ fn backend(
             .help("to send it more, raise its `weight`");
         return None;
     }
-    Some(Backend {
-        address,
-        weight: weight?,
-    })
+    Some(Backend { address, weight: weight? })
 }
 
 fn weight(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<u32> {
@@ -217,9 +188,7 @@ fn weight(section: &Section<'_>, reader: &mut Reader<'_>) -> Option<u32> {
                 .help("a backend that shall get no flows is left out of the file");
             None
         }
-        Some(_) => section
-            .integer(reader, "weight", 1..=u32::from(u16::MAX))
-            .map(Spanned::into_inner),
+        Some(_) => section.integer(reader, "weight", 1..=u32::from(u16::MAX)).map(Spanned::into_inner),
     }
 }
 
@@ -235,10 +204,7 @@ fn check_against_vip(reader: &mut Reader<'_>, span: &Span, address: IpAddr, vip:
     if address.is_ipv4() != vip.is_ipv4() {
         let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
         reader
-            .error(
-                span.clone(),
-                format!("an {} backend for an {} service", family(address), family(vip)),
-            )
+            .error(span.clone(), format!("an {} backend for an {} service", family(address), family(vip)))
             .label(format!("`forward = \"dsr\"` needs an {} address", family(vip)));
         return None;
     }
@@ -254,8 +220,6 @@ fn unicast(reader: &mut Reader<'_>, key: &str, address: Spanned<IpAddr>) -> Opti
         IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
         _ => return Some(address),
     };
-    reader
-        .error(address.span(), format!("`{key}` is {kind}"))
-        .label("expected a unicast address");
+    reader.error(address.span(), format!("`{key}` is {kind}")).label("expected a unicast address");
     None
 }

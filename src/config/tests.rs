@@ -1,5 +1,8 @@
 //! What is said about each thing that can be wrong, word for word.
 
+use crate::port::xsk::Mode;
+use crate::stages::bounce::Layer;
+use crate::worker::Idle;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -735,21 +738,14 @@ error: unknown value `ää` for `layer`
 fn everything_wrong_is_reported_in_the_order_of_the_file() {
     let text = format!("{WEB}wieght = 2\n[bounce]\nlayer = \"l5\"\n[dataplane]\nmode = \"fast\"\n");
     let error = parse("lb.toml", &text).unwrap_err();
-    let places: Vec<_> = error
-        .diagnostics()
-        .iter()
-        .map(|d| (d.line, d.column, d.length))
-        .collect();
+    let places: Vec<_> = error.diagnostics().iter().map(|d| (d.line, d.column, d.length)).collect();
     assert_eq!(places, [(9, 1, 6), (11, 9, 4), (13, 8, 6)]);
 }
 
 #[test]
 fn unreadable_file() {
     let error = load(Path::new("no/such/lb.toml")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot read no/such/lb.toml: No such file or directory (os error 2)"
-    );
+    assert_eq!(error.to_string(), "cannot read no/such/lb.toml: No such file or directory (os error 2)");
     assert!(error.diagnostics().is_empty());
 }
 
@@ -757,10 +753,7 @@ fn unreadable_file() {
 fn colours_mark_the_same_text() {
     let error = parse("lb.toml", "[bounce]\nlayer = \"l5\"").unwrap_err();
     let colored = error.diagnostics()[0].to_colored_string();
-    assert!(
-        colored.contains("\x1b[") && colored.contains("lb.toml:2:9"),
-        "{colored}"
-    );
+    assert!(colored.contains("\x1b[") && colored.contains("lb.toml:2:9"), "{colored}");
 }
 
 #[test]
@@ -769,20 +762,9 @@ fn defaults() {
     assert_eq!(plan.dataplane, Dataplane::default());
     assert_eq!(plan.stages, [StageKind::Balance]);
     assert_eq!(plan.bounce, None);
-    let [service] = &plan.services[..] else {
-        panic!("{plan:?}")
-    };
-    assert_eq!(
-        (service.protocol.number(), service.port, service.forward),
-        (6, 80, Forward::Dsr)
-    );
-    assert_eq!(
-        service.backends,
-        [Backend {
-            address: "198.18.0.11".parse().unwrap(),
-            weight: 1
-        }]
-    );
+    let [service] = &plan.services[..] else { panic!("{plan:?}") };
+    assert_eq!((service.protocol.number(), service.port, service.forward), (6, 80, Forward::Dsr));
+    assert_eq!(service.backends, [Backend { address: "198.18.0.11".parse().unwrap(), weight: 1 }]);
 }
 
 #[test]
@@ -832,20 +814,12 @@ fn names_are_those_of_the_file() {
 fn steering_follows_from_services_and_stages() {
     let web: IpAddr = "198.18.10.1".parse().unwrap();
     let steering = |text: &str| parse("lb.toml", text).unwrap().steering();
-    let only_web = SteeringPlan {
-        all: false,
-        services: vec![(web, Protocol::Tcp, 80)],
-    };
+    let only_web = SteeringPlan { all: false, services: vec![(web, Protocol::Tcp, 80)] };
     assert_eq!(steering(WEB), only_web);
-    let all = SteeringPlan {
-        all: true,
-        services: Vec::new(),
-    };
+    let all = SteeringPlan { all: true, services: Vec::new() };
     assert_eq!(steering("[dataplane]\nsteer = 'all'\n[bounce]"), all);
     assert_eq!(
-        steering(&format!(
-            "{WEB}[dataplane]\nsteer = 'all'\n[bounce]\n[pipeline]\nstages = ['bounce']"
-        )),
+        steering(&format!("{WEB}[dataplane]\nsteer = 'all'\n[bounce]\n[pipeline]\nstages = ['bounce']")),
         all
     );
 }
@@ -853,22 +827,12 @@ fn steering_follows_from_services_and_stages() {
 #[test]
 fn shipped_examples_are_valid_and_without_warnings() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for (file, stages) in [
-        ("lb.toml", [StageKind::Balance]),
-        ("bounce.toml", [StageKind::Bounce]),
-    ] {
+    for (file, stages) in [("lb.toml", [StageKind::Balance]), ("bounce.toml", [StageKind::Bounce])] {
         let plan = load(&examples.join(file)).unwrap();
-        assert_eq!(
-            (&plan.stages[..], &plan.warnings[..]),
-            (&stages[..], &[][..]),
-            "{file}"
-        );
+        assert_eq!((&plan.stages[..], &plan.warnings[..]), (&stages[..], &[][..]), "{file}");
         assert_eq!(
             plan.dataplane,
-            Dataplane {
-                steer: plan.dataplane.steer,
-                ..Dataplane::default()
-            },
+            Dataplane { steer: plan.dataplane.steer, ..Dataplane::default() },
             "{file}"
         );
     }

@@ -50,11 +50,7 @@ pub struct Truncated {
 #[inline]
 fn check_length(header: &'static str, bytes: &[u8], need: usize) -> Result<(), Truncated> {
     if bytes.len() < need {
-        return Err(Truncated {
-            header,
-            need,
-            have: bytes.len(),
-        });
+        return Err(Truncated { header, need, have: bytes.len() });
     }
     Ok(())
 }

@@ -75,11 +75,7 @@ impl Table {
     /// more than 65,535, or when `size` is not prime.
     pub fn build<K: AsRef<[u8]>>(backends: &[(K, u32)], size: u32) -> Result<Self, TableError> {
         let mut claimants = claimants(backends, size)?;
-        let heaviest = claimants
-            .iter()
-            .map(|claimant| claimant.weight)
-            .max()
-            .unwrap_or(0);
+        let heaviest = claimants.iter().map(|claimant| claimant.weight).max().unwrap_or(0);
 
         let mut slots = vec![FREE; size as usize].into_boxed_slice();
         let mut free = slots.len();
@@ -141,11 +137,7 @@ impl Claimant {
         loop {
             let slot = self.position as usize;
             let next = slot + self.skip as usize;
-            self.position = if next < slots.len() {
-                next
-            } else {
-                next - slots.len()
-            } as u32;
+            self.position = if next < slots.len() { next } else { next - slots.len() } as u32;
             if slots[slot] == FREE {
                 return slot;
             }
@@ -162,10 +154,7 @@ fn claimants<K: AsRef<[u8]>>(backends: &[(K, u32)], size: u32) -> Result<Vec<Cla
         return Err(TableError::NotPrime(size));
     }
     if backends.len() > (size as usize).min(usize::from(FREE)) {
-        return Err(TableError::TooManyBackends {
-            backends: backends.len(),
-            size,
-        });
+        return Err(TableError::TooManyBackends { backends: backends.len(), size });
     }
     let key = |index: usize| backends[index].0.as_ref();
     let mut order: Vec<usize> = (0..backends.len()).collect();
@@ -187,11 +176,7 @@ fn claimants<K: AsRef<[u8]>>(backends: &[(K, u32)], size: u32) -> Result<Vec<Cla
             skip: (hash(key(index), SKIP_SEED) % u64::from(size - 1) + 1) as u32,
         })
         .collect();
-    if claimants.is_empty() {
-        Err(TableError::NoWeight)
-    } else {
-        Ok(claimants)
-    }
+    if claimants.is_empty() { Err(TableError::NoWeight) } else { Ok(claimants) }
 }
 
 /// Seeds of the two hashes of a key. Any two numbers would do; changing them moves every flow of every user.
@@ -201,12 +186,9 @@ const SKIP_SEED: u64 = 0x6d61_676c_6576_0002;
 /// FNV-1a (64 bits) of the key, the seed in front of it, and the finalizer of SplitMix64 for the high bits.
 fn hash(key: &[u8], seed: u64) -> u64 {
     let bytes = seed.to_le_bytes();
-    let hash = bytes
-        .iter()
-        .chain(key)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+    let hash = bytes.iter().chain(key).fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
@@ -215,9 +197,7 @@ fn hash(key: &[u8], seed: u64) -> u64 {
 fn is_prime(number: u32) -> bool {
     let number = u64::from(number);
     number >= 2
-        && (2..)
-            .take_while(|divisor| divisor * divisor <= number)
-            .all(|divisor| number % divisor != 0)
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
 }
 
 #[cfg(test)]
@@ -228,9 +208,7 @@ mod tests {
 
     /// `count` backends of weight 1, with addresses that differ in their last bytes.
     fn backends(count: u16) -> Vec<([u8; 4], u32)> {
-        (0..count)
-            .map(|index| ([198, 18, (index >> 8) as u8, index as u8], 1))
-            .collect()
+        (0..count).map(|index| ([198, 18, (index >> 8) as u8, index as u8], 1)).collect()
     }
 
     fn build(backends: &[([u8; 4], u32)]) -> Table {
@@ -257,13 +235,7 @@ mod tests {
 
     #[test]
     fn shares_follow_weights() {
-        for weights in [
-            &[1, 2, 3][..],
-            &[100, 1],
-            &[5, 5, 10, 80],
-            &[65_535, 32_768, 1_000],
-            &[3, 0, 3],
-        ] {
+        for weights in [&[1, 2, 3][..], &[100, 1], &[5, 5, 10, 80], &[65_535, 32_768, 1_000], &[3, 0, 3]] {
             let mut backends = backends(weights.len() as u16);
             for (backend, &weight) in backends.iter_mut().zip(weights) {
                 backend.1 = weight;
@@ -283,9 +255,7 @@ mod tests {
     /// The share of slots that change although their backend has neither come nor gone.
     fn moved(before: &Table, after: &Table, concerned: u16) -> f64 {
         let slots = before.slots().iter().zip(after.slots());
-        let moved = slots
-            .filter(|&(&old, &new)| old != new && old != concerned && new != concerned)
-            .count();
+        let moved = slots.filter(|&(&old, &new)| old != new && old != concerned && new != concerned).count();
         moved as f64 / f64::from(DEFAULT_SIZE)
     }
 
@@ -297,10 +267,7 @@ mod tests {
                 let mut fewer = all.clone();
                 fewer[usize::from(gone)].1 = 0;
                 let share = moved(&build(&all), &build(&fewer), gone);
-                assert!(
-                    share < 0.03,
-                    "{gone} of {count} went: {share:.4} of the slots of others moved"
-                );
+                assert!(share < 0.03, "{gone} of {count} went: {share:.4} of the slots of others moved");
             }
         }
     }
@@ -369,10 +336,7 @@ mod tests {
             assert_eq!(Table::build(&[("a", 1)], size), Err(TableError::NotPrime(size)));
         }
         let error = Table::build(&backends(8), 7).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "8 backends are too many for a Maglev table of size 7"
-        );
+        assert_eq!(error.to_string(), "8 backends are too many for a Maglev table of size 7");
         assert_eq!(counts(&Table::build(&backends(7), 7).unwrap(), 7), [1; 7]);
         assert_eq!(Table::build(&[("a", 1)], 2).unwrap().slots(), [0, 0]);
     }
