@@ -39,10 +39,8 @@ pub use self::{
 };
 
 /// The object that `scripts/build-ebpf` builds.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/ebpf/objects/xfwd.bpf.o"
-));
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/objects/xfwd.bpf.o"));
 
 /// Name of the program that is attached, as `bpftool prog` shows it.
 pub const PROGRAM_NAME: &str = "xfwd_steer";
@@ -75,9 +73,7 @@ impl XdpProgram {
         };
         program.tables.apply(steering)?;
         let steer = program.program_mut(PROGRAM_NAME)?;
-        steer
-            .load()
-            .map_err(|source| XdpError::loading(source.into()))?;
+        steer.load().map_err(|source| XdpError::loading(source.into()))?;
         Ok(program)
     }
 
@@ -126,9 +122,7 @@ impl XdpProgram {
     pub fn attach(&mut self, ifindex: u32, interface: &str, mode: XdpMode) -> Result<(), XdpError> {
         self.detach();
         let program = self.program(PROGRAM_NAME)?;
-        let descriptor = program
-            .fd()
-            .map_err(|source| XdpError::loading(source.into()))?;
+        let descriptor = program.fd().map_err(|source| XdpError::loading(source.into()))?;
         let attachment = Attachment::new(descriptor.as_fd(), ifindex, interface, mode)?;
         self.attachment = Some(attachment);
         Ok(())
@@ -151,9 +145,7 @@ impl XdpProgram {
     /// [`XdpError::Load`] when the kernel does not tell.
     pub fn id(&self) -> Result<u32, XdpError> {
         let info = self.program(PROGRAM_NAME)?.info();
-        Ok(info
-            .map_err(|source| XdpError::loading(source.into()))?
-            .id())
+        Ok(info.map_err(|source| XdpError::loading(source.into()))?.id())
     }
 
     /// Changes what is steered to `steering` while packets flow. Services and addresses that stay are not touched; new ones are

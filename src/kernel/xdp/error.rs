@@ -22,7 +22,9 @@ pub enum XdpError {
     },
 
     /// EPERM from any of the calls.
-    #[error("{call} is not permitted; run as root or with the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW")]
+    #[error(
+        "{call} is not permitted; run as root or with the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"
+    )]
     NotPermitted {
         /// The call.
         call: &'static str,
@@ -61,7 +63,9 @@ pub enum XdpError {
     },
 
     /// A queue number that the map of sockets has no place for.
-    #[error("queue {queue} is too high: at most {MAX_QUEUES} queues of an interface can be steered, from 0 on")]
+    #[error(
+        "queue {queue} is too high: at most {MAX_QUEUES} queues of an interface can be steered, from 0 on"
+    )]
     QueueTooHigh {
         /// The queue.
         queue: u32,
@@ -94,12 +98,14 @@ pub enum XdpError {
 
     /// EOPNOTSUPP in native mode.
     #[error(
-        "the driver of {interface} does not run XDP programs, or not with its present offloads (switch LRO off: `ethtool -K \
-         {interface} lro off`); mode = \"generic\" works with every driver, slower"
+        "the driver of {interface} does not run XDP programs, or not with its MTU of {mtu} or its present offloads (switch LRO \
+         off: `ethtool -K {interface} lro off`); mode = \"generic\" works with every driver, slower"
     )]
     NoNativeXdp {
         /// The interface.
         interface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -133,7 +139,7 @@ pub enum XdpError {
         source: io::Error,
     },
 
-    /// ENODEV: there is no such interface in this network namespace.
+    /// ENODEV, or EINVAL for an interface whose MTU cannot be read: there is no such interface in this network namespace.
     #[error("{interface} (index {ifindex}) is not an interface of this network namespace")]
     NoInterface {
         /// The interface.
@@ -146,7 +152,9 @@ pub enum XdpError {
     },
 
     /// Attaching failed for another reason.
-    #[error("bpf(BPF_LINK_CREATE) for {interface} in {mode} mode failed; `dmesg` may tell what the driver refuses")]
+    #[error(
+        "bpf(BPF_LINK_CREATE) for {interface} in {mode} mode failed; `dmesg` may tell what the driver refuses"
+    )]
     Attach {
         /// The interface.
         interface: String,
@@ -158,7 +166,9 @@ pub enum XdpError {
     },
 
     /// A packet could not be run through the program.
-    #[error("bpf(BPF_PROG_TEST_RUN) of {program} with {packet_bytes} bytes failed; fewer than 14 bytes are never taken")]
+    #[error(
+        "bpf(BPF_PROG_TEST_RUN) of {program} with {packet_bytes} bytes failed; fewer than 14 bytes are never taken"
+    )]
     TestRun {
         /// The program.
         program: &'static str,
@@ -179,7 +189,8 @@ impl XdpError {
         }
         match KernelVersion::current() {
             Ok(running) if running < KernelVersion::new(5, 18, 0) => Self::KernelTooOld {
-                running: format!("{running:?}"),
+                running: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                    .map_or_else(|_| "older".to_owned(), |release| release.trim().to_owned()),
                 source,
             },
             _ => Self::Load { source },
@@ -194,11 +205,7 @@ impl XdpError {
                 source: source.into(),
             };
         }
-        Self::Map {
-            map,
-            element,
-            source,
-        }
+        Self::Map { map, element, source }
     }
 }
 

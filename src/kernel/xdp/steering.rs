@@ -69,9 +69,7 @@ mod tests {
         let key = service_key(IpAddr::from([192, 0, 2, 1]), 6, 0x1234);
         assert_eq!(
             key.address,
-            [
-                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1
-            ]
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]
         );
         assert_eq!(key.port, [0x12, 0x34]);
         assert_eq!(key.zero, 0);
@@ -84,9 +82,6 @@ mod tests {
             "192.0.2.1 udp/53"
         );
         let address = "2001:db8::1".parse().unwrap();
-        assert_eq!(
-            service_name(&service_key(address, 6, 443)),
-            "2001:db8::1 tcp/443"
-        );
+        assert_eq!(service_name(&service_key(address, 6, 443)), "2001:db8::1 tcp/443");
     }
 }

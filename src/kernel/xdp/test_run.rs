@@ -73,11 +73,7 @@ impl XdpProgram {
     }
 }
 
-fn run(
-    program: &aya::programs::Xdp,
-    name: &'static str,
-    packet: &[u8],
-) -> Result<XdpAction, XdpError> {
+fn run(program: &aya::programs::Xdp, name: &'static str, packet: &[u8]) -> Result<XdpAction, XdpError> {
     let options = TestRunOptions {
         data_in: Some(packet),
         ..TestRunOptions::default()

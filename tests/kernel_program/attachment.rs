@@ -1,0 +1,150 @@
+//! Attaching to real interfaces: pairs of veth in a network namespace of the test.
+
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use xfwd::kernel::xdp::{Steering, XdpError, XdpMode, XdpProgram};
+
+use crate::needs_root;
+
+/// Puts the calling thread, and so one test, into a new network namespace with a pair of veth, and gives their indexes.
+/// The namespace goes with the thread.
+fn veth_pair(receive_queues: u32, transmit_queues: u32) -> [u32; 2] {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    ip(&format!(
+        "link add va numrxqueues {receive_queues} type veth peer name vb numtxqueues {transmit_queues}"
+    ));
+    ["va", "vb"].map(|name| {
+        ip(&format!("link set dev {name} up"));
+        nix::net::if_::if_nametoindex(name).unwrap()
+    })
+}
+
+/// Runs `ip`; its output.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command} {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn program() -> XdpProgram {
+    XdpProgram::load(&Steering::default()).unwrap()
+}
+
+#[test]
+fn native_and_generic_mode_are_what_was_asked_for() {
+    needs_root!();
+    let [va, _] = veth_pair(1, 1);
+    let mut program = program();
+    for (mode, shown) in [(XdpMode::Native, "xdp "), (XdpMode::Generic, "xdpgeneric ")] {
+        program.attach(va, "va", mode).unwrap();
+        assert!(program.is_attached());
+        let link = ip("link show dev va");
+        assert!(link.contains(shown), "{link}");
+        assert!(link.contains(&format!("id {}", program.id().unwrap())), "{link}");
+        program.detach();
+        assert!(!program.is_attached());
+        assert!(!ip("link show dev va").contains("xdp"));
+    }
+}
+
+#[test]
+fn dropping_the_program_detaches_it() {
+    needs_root!();
+    let [va, vb] = veth_pair(1, 1);
+    let mut program = program();
+    program.attach(va, "va", XdpMode::Native).unwrap();
+    drop(program);
+    assert!(!ip("link show dev va").contains("xdp"));
+    // The same in another thread's hands: no descriptor is left behind.
+    let mut program = self::program();
+    program.attach(vb, "vb", XdpMode::Native).unwrap();
+    std::thread::spawn(move || drop(program)).join().unwrap();
+    assert!(!ip("link show dev vb").contains("xdp"));
+}
+
+#[test]
+fn another_program_is_left_alone() {
+    needs_root!();
+    let [va, _] = veth_pair(1, 1);
+    let mut first = program();
+    first.attach(va, "va", XdpMode::Native).unwrap();
+    let mut second = program();
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        let error = second.attach(va, "va", mode).unwrap_err();
+        assert!(matches!(error, XdpError::Occupied { .. }), "{error}: {error:?}");
+        assert!(!second.is_attached());
+    }
+    let id = first.id().unwrap();
+    assert!(ip("link show dev va").contains(&format!("id {id} ")));
+}
+
+#[test]
+fn interfaces_that_are_not_there() {
+    needs_root!();
+    veth_pair(1, 1);
+    let error = program().attach(9_999, "nothere", XdpMode::Native).unwrap_err();
+    assert!(
+        matches!(error, XdpError::NoInterface { ifindex: 9_999, .. }),
+        "{error}: {error:?}"
+    );
+}
+
+#[test]
+fn driver_without_native_mode_is_told_from_one_that_is_busy() {
+    needs_root!();
+    veth_pair(1, 1);
+    let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+    let mut program = program();
+    let error = program.attach(lo, "lo", XdpMode::Native).unwrap_err();
+    assert!(
+        matches!(error, XdpError::NoNativeXdp { .. }),
+        "{error}: {error:?}"
+    );
+    program.attach(lo, "lo", XdpMode::Generic).unwrap();
+}
+
+#[test]
+fn veth_with_too_few_receive_queues() {
+    needs_root!();
+    let [va, _] = veth_pair(1, 4);
+    // A veth starts with one queue of each kind in use, whatever it was made with.
+    run("ethtool", "-L vb tx 4");
+    let error = program().attach(va, "va", XdpMode::Native).unwrap_err();
+    assert!(
+        matches!(error, XdpError::TooFewQueues { .. }),
+        "{error}: {error:?}"
+    );
+}
+
+#[test]
+fn jumbo_frames_are_fine_since_the_program_takes_several_buffers() {
+    needs_root!();
+    let [va, _] = veth_pair(1, 1);
+    ip("link set dev va mtu 9000");
+    ip("link set dev vb mtu 9000");
+    program().attach(va, "va", XdpMode::Native).unwrap();
+}
+
+#[test]
+fn without_privileges_the_message_says_what_is_missing() {
+    needs_root!();
+    // Capabilities belong to a thread and go with it.
+    let error = std::thread::spawn(|| {
+        for set in [caps::CapSet::Effective, caps::CapSet::Permitted] {
+            caps::clear(None, set).unwrap();
+        }
+        XdpProgram::load(&Steering::default()).map(|_| ()).unwrap_err()
+    })
+    .join()
+    .unwrap();
+    assert!(
+        matches!(error, XdpError::NotPermitted { .. }),
+        "{error}: {error:?}"
+    );
+    assert!(error.to_string().contains("CAP_BPF"), "{error}");
+}
