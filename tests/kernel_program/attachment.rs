@@ -22,7 +22,11 @@ fn veth_pair(receive_queues: u32, transmit_queues: u32) -> [u32; 2] {
 
 /// Runs `ip`; its output.
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    run("ip", arguments)
+}
+
+fn run(command: &str, arguments: &str) -> String {
+    let output = Command::new(command).args(arguments.split(' ')).output().unwrap();
     assert!(
         output.status.success(),
         "{command} {arguments}: {}",
