@@ -1,11 +1,19 @@
 //! Attaching to real interfaces: pairs of veth in a network namespace of the test.
 
-use std::process::Command;
+use std::{net::UdpSocket, process::Command};
 
 use nix::sched::{CloneFlags, unshare};
-use xfwd::kernel::xdp::{Steering, XdpError, XdpMode, XdpProgram};
+use xfwd::kernel::xdp::{Steering, XdpError, XdpMode, XdpProgram, service_key};
+use xfwd_ebpf_types::Cause;
+use xsk_rs::{
+    Socket, Umem,
+    config::{BindFlags, LibxdpFlags, SocketConfig, UmemConfig},
+};
 
-use crate::needs_root;
+use crate::{
+    needs_root,
+    packets::{PORT, UDP, VIP4},
+};
 
 /// Puts the calling thread, and so one test, into a new network namespace with a pair of veth, and gives their indexes.
 /// The namespace goes with the thread.
@@ -151,4 +159,45 @@ fn without_privileges_the_message_says_what_is_missing() {
         "{error}: {error:?}"
     );
     assert!(error.to_string().contains("CAP_BPF"), "{error}");
+}
+
+#[test]
+fn packet_from_the_wire_reaches_the_socket_of_its_queue() {
+    needs_root!();
+    let [va, _] = veth_pair(1, 1);
+    ip("address add 192.0.2.1/24 dev vb");
+    ip(&format!("neighbour add {VIP4} lladdr 02:00:00:00:00:01 dev vb"));
+
+    let (umem, mut frames) = Umem::new(UmemConfig::default(), 64.try_into().unwrap(), false).unwrap();
+    let config = SocketConfig::builder()
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(BindFlags::XDP_COPY)
+        .build();
+    // SAFETY: the only socket of this UMEM, interface and queue.
+    let (_tx, mut rx, rings) = unsafe { Socket::new(config, &umem, &"va".parse().unwrap(), 0) }.unwrap();
+    let (mut fill, _completion) = rings.unwrap();
+    // SAFETY: the frames are of this UMEM, and are not touched before the rx ring gives them back.
+    assert_eq!(unsafe { fill.produce(&frames) }, frames.len());
+
+    let mut program = XdpProgram::load(&Steering {
+        services: [service_key(VIP4.into(), UDP, PORT)].into(),
+        ..Steering::default()
+    })
+    .unwrap();
+    program.insert_socket(0, rx.fd()).unwrap();
+    program.attach(va, "va", XdpMode::Native).unwrap();
+
+    let sender = UdpSocket::bind("192.0.2.1:0").unwrap();
+    sender.send_to(b"to nobody", (VIP4, PORT + 1)).unwrap();
+    sender.send_to(b"hello", (VIP4, PORT)).unwrap();
+    // SAFETY: what comes from the rx ring belongs to this thread.
+    let received = unsafe { rx.poll_and_consume(&mut frames, 2_000) }.unwrap();
+    assert_eq!(received, 1);
+    // SAFETY: the frame is of this UMEM, and was given back by the rx ring.
+    let packet = unsafe { umem.data(&frames[0]) };
+    assert!(packet.contents().ends_with(b"hello"));
+    let counters = program.counters().unwrap();
+    assert_eq!(counters.get(Cause::SteeredService), 1);
+    assert_eq!(counters.get(Cause::PassedNoSocket), 0);
+    assert!(counters.get(Cause::PassedNoService) >= 1);
 }

@@ -2,7 +2,10 @@
 //!
 //! Single packets run through it by `BPF_PROG_TEST_RUN`. Needs root; without, every test says that it was skipped.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helper functions too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helper functions too"
+)]
 
 mod attachment;
 mod packets;
