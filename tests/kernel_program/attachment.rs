@@ -15,8 +15,8 @@ use crate::{
     packets::{PORT, UDP, VIP4},
 };
 
-/// Puts the calling thread, and so one test, into a new network namespace with a pair of veth, and gives their indexes.
-/// The namespace goes with the thread.
+/// Puts the calling thread, and so one test, into a new network namespace with a pair of veth, and gives
+/// their indexes. The namespace goes with the thread.
 fn veth_pair(receive_queues: u32, transmit_queues: u32) -> [u32; 2] {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     ip(&format!(
@@ -145,20 +145,32 @@ fn jumbo_frames_are_fine_since_the_program_takes_several_buffers() {
 #[test]
 fn without_privileges_the_message_says_what_is_missing() {
     needs_root!();
+    use caps::{CapSet::Effective, Capability};
     // Capabilities belong to a thread and go with it.
-    let error = std::thread::spawn(|| {
-        for set in [caps::CapSet::Effective, caps::CapSet::Permitted] {
-            caps::clear(None, set).unwrap();
-        }
-        XdpProgram::load(&Steering::default()).map(|_| ()).unwrap_err()
-    })
-    .join()
-    .unwrap();
-    assert!(
-        matches!(error, XdpError::NotPermitted { .. }),
-        "{error}: {error:?}"
-    );
-    assert!(error.to_string().contains("CAP_BPF"), "{error}");
+    let load_without = |missing: &'static [Capability]| {
+        std::thread::spawn(move || {
+            for &capability in missing {
+                caps::drop(None, Effective, capability).unwrap();
+            }
+            XdpProgram::load(&Steering::default()).map(|_| ())
+        })
+        .join()
+        .unwrap()
+    };
+    const ROOT: Capability = Capability::CAP_SYS_ADMIN;
+    for missing in [
+        &[ROOT, Capability::CAP_BPF][..],
+        &[ROOT, Capability::CAP_PERFMON][..],
+        &[ROOT, Capability::CAP_NET_ADMIN][..],
+    ] {
+        let error = load_without(missing).unwrap_err();
+        assert!(
+            matches!(error, XdpError::NotPermitted { .. }),
+            "{missing:?}: {error:?}"
+        );
+        assert!(error.to_string().contains("CAP_PERFMON"), "{error}");
+    }
+    load_without(&[ROOT]).unwrap();
 }
 
 #[test]

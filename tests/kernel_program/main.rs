@@ -1,6 +1,7 @@
 //! The XDP program, loaded into the kernel: what its parser finds, what it steers, and how it is attached.
 //!
-//! Single packets run through it by `BPF_PROG_TEST_RUN`. Needs root; without, every test says that it was skipped.
+//! Single packets run through it by `BPF_PROG_TEST_RUN`. Needs root; without, every test says that it was
+//! skipped.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! Attaching the program to an interface by a bpf_link.
 //!
-//! aya's own attach is not used: where the kernel answers EINVAL (which is also some drivers' answer to a large MTU) it falls
-//! back to attaching by netlink, and an attachment made that way outlives the process.
+//! aya's own attach is not used: where the kernel answers EINVAL (which is also some drivers' answer to a
+//! large MTU) it falls back to attaching by netlink, and an attachment made that way outlives the process.
 
 use std::{
     fmt, io,
@@ -117,8 +117,8 @@ fn create_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::Resu
             XdpMode::Generic => SKB_MODE,
         },
     };
-    // SAFETY: the kernel reads as many bytes as the third argument says, which is the size of what the second points
-    // to, and writes none.
+    // SAFETY: the kernel reads as many bytes as the third argument says, which is the size of what the second
+    // points to, and writes none.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -3,11 +3,12 @@
 use std::{error::Error, io};
 
 use aya::{maps::MapError, util::KernelVersion};
+use caps::{CapSet, Capability};
 use thiserror::Error;
 use xfwd_ebpf_types::MAX_QUEUES;
 
-/// The largest MTU with which a packet fits the one page that drivers give it in native mode: 4,096 bytes less 256 of
-/// headroom, 320 for `skb_shared_info`, 14 of Ethernet header and 8 of VLAN tags.
+/// The largest MTU with which a packet fits the one page that drivers give it in native mode: 4,096 bytes
+/// less 256 of headroom, 320 for `skb_shared_info`, 14 of Ethernet header and 8 of VLAN tags.
 pub(super) const MTU_OF_ONE_PAGE: u32 = 3_498;
 
 /// Why the XDP program could not be loaded, attached or changed.
@@ -21,9 +22,11 @@ pub enum XdpError {
         name: &'static str,
     },
 
-    /// EPERM from any of the calls.
+    /// EPERM from any of the calls, or EACCES from the verifier without CAP_PERFMON, which reading a packet
+    /// at a computed offset takes.
     #[error(
-        "{call} is not permitted; run as root or with the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"
+        "{call} is not permitted; run as root or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN \
+         and CAP_NET_RAW"
     )]
     NotPermitted {
         /// The call.
@@ -139,7 +142,8 @@ pub enum XdpError {
         source: io::Error,
     },
 
-    /// ENODEV, or EINVAL for an interface whose MTU cannot be read: there is no such interface in this network namespace.
+    /// ENODEV, or EINVAL for an interface whose MTU cannot be read: there is no such interface in this
+    /// network namespace.
     #[error("{interface} (index {ifindex}) is not an interface of this network namespace")]
     NoInterface {
         /// The interface.
@@ -184,7 +188,9 @@ impl XdpError {
     /// Sorts an error of loading.
     pub(super) fn loading(source: Box<dyn Error + Send + Sync>) -> Self {
         let call = "loading the XDP program by bpf()";
-        if is_refused(&*source, libc::EPERM) {
+        let lacks_perfmon =
+            || !caps::has_cap(None, CapSet::Effective, Capability::CAP_PERFMON).unwrap_or(true);
+        if is_refused(&*source, libc::EPERM) || (is_refused(&*source, libc::EACCES) && lacks_perfmon()) {
             return Self::NotPermitted { call, source };
         }
         match KernelVersion::current() {
@@ -209,8 +215,8 @@ impl XdpError {
     }
 }
 
-/// Whether the kernel's answer somewhere behind `error` was `errno`. aya hands on a missing map element as an error of
-/// its own.
+/// Whether the kernel's answer somewhere behind `error` was `errno`. aya hands on a missing map element as an
+/// error of its own.
 pub(super) fn is_refused(error: &(dyn Error + 'static), errno: i32) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

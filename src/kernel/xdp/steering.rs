@@ -21,11 +21,12 @@ use xfwd_ebpf_types::{ServiceKey, map_ipv4};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
-    /// Everything leaves the kernel but ARP, neighbour discovery, malformed packets, and what is addressed to the host (fragments
-    /// of a service's packets too, if the service's address is one of the host's). Multicast and broadcast leave as well,
-    /// unless their addresses are listed in `host_addresses`.
+    /// Everything leaves the kernel but ARP, neighbour discovery, malformed packets, and what is addressed to
+    /// the host (fragments of a service's packets too, if the service's address is one of the host's).
+    /// Multicast and broadcast leave as well, unless their addresses are listed in `host_addresses`.
     pub all: bool,
-    /// Packets to these leave the kernel, whole TCP and UDP packets only; also when the address is one of the host's.
+    /// Packets to these leave the kernel, whole TCP and UDP packets only; also when the address is one of the
+    /// host's.
     pub services: HashSet<ServiceKey>,
     /// Addresses of the host; looked at only with `all`.
     pub host_addresses: HashSet<IpAddr>,
