@@ -9,6 +9,7 @@
 mod counters;
 mod headers;
 mod steering;
+pub mod trafficgen;
 
 pub use counters::{Cause, CauseClass};
 pub use headers::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
