@@ -123,18 +123,18 @@ impl Lab {
         ]);
         arguments.extend(size);
         ip(arguments)?;
-        for (namespace, interface, gro) in [
-            (left, left_interface, options.left_gro),
-            (right, right_interface, options.right_gro),
-        ] {
+        for (namespace, interface) in [(left, left_interface), (right, right_interface)] {
             namespace.run(|| {
-                for feature in [Feature::TxChecksum, Feature::Tso, Feature::Gso] {
-                    ethtool::set_feature(interface, feature, false)?;
-                }
-                ethtool::set_feature(interface, Feature::Gro, gro)
+                let offloads = [Feature::TxChecksum, Feature::Tso, Feature::Gso];
+                offloads
+                    .iter()
+                    .try_for_each(|feature| ethtool::set_feature(interface, *feature, false))
             })?;
             namespace.up(interface)?;
         }
+        // Linux marks the other end as one that XDP can send from only if GRO is turned on while this end is up.
+        left.set_gro(left_interface, options.left_gro)?;
+        right.set_gro(right_interface, options.right_gro)?;
         Ok(())
     }
 

@@ -53,8 +53,8 @@ pub enum Amount {
 pub struct Sent {
     /// Packets given to the interface.
     pub packets: u64,
-    /// How many of them the interface refused, as the statistics of its driver say (veth: the other end's ring was
-    /// full, or has no NAPI); `None` if they do not say.
+    /// How many of them the interface did not pass on, by the statistics of its driver (a veth does not if the ring of
+    /// the other end is full, or it has neither XDP program nor GRO); `None` if the driver has no such statistics.
     pub refused: Option<u64>,
     /// How long it took.
     pub elapsed: Duration,
@@ -170,7 +170,7 @@ impl Generator {
             Amount::Packets(_) => None,
             Amount::For(duration) => Some(Instant::now() + duration),
         };
-        let refused_before = refused(&self.interface);
+        let accepted_before = accepted(&self.interface);
         let program = xdp(&self.ebpf, PROGRAM)?;
         let (state, frame, paced) = (&self.state, &self.frame[..], self.rate_pps.is_some());
         let start = Instant::now();
@@ -187,12 +187,14 @@ impl Generator {
                 .collect::<Result<Vec<()>>>()
         })?;
         let elapsed = start.elapsed();
-        let refused_after = refused(&self.interface);
+        let accepted_after = accepted(&self.interface);
+        let packets = self.sent()? - before;
+        let accepted = accepted_after
+            .zip(accepted_before)
+            .map(|(after, before)| after - before);
         Ok(Sent {
-            packets: self.sent()? - before,
-            refused: refused_after
-                .zip(refused_before)
-                .map(|(after, before)| after - before),
+            packets,
+            refused: accepted.map(|accepted| packets.saturating_sub(accepted)),
             elapsed,
         })
     }
@@ -305,16 +307,16 @@ pub(crate) fn probe() -> Result<()> {
     run_on_live_frames(xdp(&ebpf, PROGRAM)?, &[0; MIN_FRAME_LENGTH], 1)
 }
 
-/// Frames sent by XDP that the driver of the interface could not pass on, of all queues since it exists.
-fn refused(interface: &str) -> Option<u64> {
+/// Frames sent by XDP that the driver of the interface has passed on, of all queues since it exists.
+fn accepted(interface: &str) -> Option<u64> {
     let statistics = ethtool::statistics(interface).ok()?;
-    let mut errors = statistics
+    let mut queues = statistics
         .into_iter()
-        .filter(|(name, _)| name.starts_with("tx_queue_") && name.ends_with("_xdp_xmit_errors"))
+        .filter(|(name, _)| name.starts_with("tx_queue_") && name.ends_with("_xdp_xmit"))
         .map(|(_, value)| value)
         .peekable();
-    errors.peek()?;
-    Some(errors.sum())
+    queues.peek()?;
+    Some(queues.sum())
 }
 
 /// The clock of `bpf_ktime_get_ns`.
