@@ -49,7 +49,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// None for now; creating a lab may have to touch the system one day.
+    /// None today: the system is first touched by [`namespace`](Self::namespace).
     pub fn new(name: &str) -> Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         remove_orphans();
@@ -220,8 +220,9 @@ pub struct VethOptions {
     pub queues: u32,
     /// MTU of both ends, in bytes.
     pub mtu: u32,
-    /// GRO on the left end. An end without an XDP program receives frames that the other end's XDP program or AF_XDP
-    /// socket sends natively only with GRO on, which gives it NAPI.
+    /// GRO on the left end. An end receives frames that were sent by XDP_REDIRECT only if it has an XDP program or GRO,
+    /// either of which gives it NAPI. Frames sent by XDP_TX it receives only if it has an XDP program: with GRO alone they
+    /// fill its ring and stay there (seen on Linux 6.18). Frames sent by an AF_XDP socket in copy mode always arrive.
     pub left_gro: bool,
     /// GRO on the right end.
     pub right_gro: bool,

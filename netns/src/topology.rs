@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::{
     error::Result,
     lab::{Lab, Namespace, VethOptions},
+    trafficgen::{Counter, CounterOptions, CounterVerdict},
 };
 
 /// Name of the interface that every host of a topology has.
@@ -81,7 +82,6 @@ pub fn pair_with(options: &VethOptions) -> Result<Pair> {
 ///
 /// The kernel of the balancer answers ARP and neighbour discovery for the VIPs; the backends have them on `lo` and keep
 /// silent, so a balancer only has to change the destination MAC address, and answers go straight to the client.
-#[derive(Debug)]
 pub struct Dsr {
     /// Has the bridge `br0` with the ports `client`, `balancer`, `backend1`, `backend2`, …
     pub switch: Namespace,
@@ -91,6 +91,9 @@ pub struct Dsr {
     pub balancer: Namespace,
     /// Host 11, 12, …, with the VIPs on `lo`.
     pub backends: Vec<Namespace>,
+    /// Counts, and passes, what the balancer sends. Frames that its XDP program sends by XDP_TX would not get out
+    /// without an XDP program at the switch's end.
+    pub balancer_port: Counter,
     /// Owns all.
     pub lab: Lab,
 }
@@ -167,11 +170,17 @@ pub fn dsr(queues: u32, backends: usize) -> Result<Dsr> {
     }
     let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
     lab.bridge(&switch, "br0", &ports)?;
+    let pass = CounterOptions {
+        verdict: CounterVerdict::Pass,
+        ..CounterOptions::default()
+    };
+    let balancer_port = switch.run(|| Counter::attach("balancer", &pass))?;
     Ok(Dsr {
         switch,
         client,
         balancer,
         backends: hosts,
+        balancer_port,
         lab,
     })
 }

@@ -278,7 +278,7 @@ fn resolve(interface: &str, to: SocketAddr) -> Result<MacAddress> {
     let address = to.ip().to_string();
     loop {
         // The first answer may be that nobody listens there.
-        let _ = socket.send(b"xfwd-trafficgen looks for its neighbour");
+        let _ = socket.send(b"who is there?");
         let output = Command::new("ip")
             .args(["neigh", "show", &address, "dev", interface])
             .output()?;

@@ -40,7 +40,8 @@ impl Counter {
     ///
     /// # Errors
     ///
-    /// If the interface does not exist, has an XDP program already, or its driver knows no native XDP.
+    /// If the interface does not exist, has an XDP program already, or its driver knows no native XDP. A veth answers
+    /// ENOSPC if it has fewer receive queues than the other end has transmit queues.
     pub fn attach(interface: &str, options: &CounterOptions) -> Result<Self> {
         let verdict = options.verdict as u32;
         let validate = u32::from(options.validate);

@@ -33,8 +33,13 @@ use crate::{
 const PROGRAM: &str = "generate";
 /// Name of its map.
 const STATE: &str = "STATE";
-/// Frames of one call. Every call sets up and tears down a page pool, which takes as long as thousands of packets.
-const FRAMES_PER_CALL: u32 = 1 << 18;
+/// Most frames of one call. Every call sets up and tears down a page pool, which takes some 20 ms: as long as a hundred
+/// thousand packets.
+const MAX_FRAMES_PER_CALL: u64 = 1 << 20;
+/// Fewest frames of one call, and those of the first one when time counts: it shows how many go in a second.
+const MIN_FRAMES_PER_CALL: u64 = 1 << 16;
+/// Most frames of one call while pacing: all but a few of them are recycled unsent, at 10 to 20 million per second.
+const MAX_PACED_FRAMES_PER_CALL: u64 = 1 << 24;
 /// Frames between two flushes: what a veth's NAPI handles in one poll, and a quarter of its ring.
 const BATCH: u32 = 64;
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -44,7 +49,7 @@ const NANOSECONDS: u64 = 1_000_000_000;
 pub enum Amount {
     /// Exactly this many packets.
     Packets(u64),
-    /// As many as go in this time. Without a rate limit it is exceeded by up to the time of 2^18 packets.
+    /// As many as go in this time. The end is met to some 10 ms.
     For(Duration),
 }
 
@@ -172,10 +177,11 @@ impl Generator {
         };
         let accepted_before = accepted(&self.interface);
         let program = xdp(&self.ebpf, PROGRAM)?;
-        let (state, frame, paced) = (&self.state, &self.frame[..], self.rate_pps.is_some());
+        let (state, frame) = (&self.state, &self.frame[..]);
+        let rate = self.rate_pps.map(|rate| rate.div_ceil(self.cores.len() as u64));
         let start = Instant::now();
         thread::scope(|scope| {
-            let run = |core| move || send_from(program, state, frame, core, deadline, paced);
+            let run = |core| move || send_from(program, state, frame, core, deadline, rate);
             let threads: Vec<_> = self.cores.iter().map(|core| scope.spawn(run(*core))).collect();
             let results = threads.into_iter().map(|thread| match thread.join() {
                 Ok(result) => result,
@@ -245,14 +251,14 @@ impl Generator {
     }
 }
 
-/// Runs the program on one core until it has sent all it may, or the deadline is over.
+/// Runs the program on one core until it has sent all it may, or the deadline is over. The rate is that of this core.
 fn send_from(
     program: &Xdp,
     state: &PerCpuArray<MapData, [u64; GeneratorState::WORDS]>,
     frame: &[u8],
     core: usize,
     deadline: Option<Instant>,
-    paced: bool,
+    rate_pps: Option<u64>,
 ) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core)
@@ -264,22 +270,39 @@ fn send_from(
         ))
     };
     let mut now = read()?;
-    while now.remaining > 0 && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        // While pacing, frames whose time has not come are recycled unsent: a call has any number of those.
-        let wanted = if paced {
-            u64::from(FRAMES_PER_CALL)
-        } else {
-            now.remaining
+    let mut frames = MIN_FRAMES_PER_CALL;
+    while now.remaining > 0 {
+        // Pacing recycles frames whose time has not come, so a call has more frames than it sends packets.
+        let time_left = match (deadline, rate_pps) {
+            (Some(deadline), _) => Some(deadline.saturating_duration_since(Instant::now()).as_secs_f64()),
+            (None, Some(rate)) => Some(now.remaining as f64 / rate as f64),
+            (None, None) => None,
         };
-        let frames = u32::try_from(wanted)
-            .unwrap_or(FRAMES_PER_CALL)
-            .min(FRAMES_PER_CALL);
-        run_on_live_frames(program, frame, frames)?;
+        if deadline.is_some() && time_left.is_some_and(|seconds| seconds <= 0.0) {
+            break;
+        }
+        if time_left.is_none() {
+            frames = MAX_FRAMES_PER_CALL;
+        }
+        if rate_pps.is_none() {
+            frames = frames.min(now.remaining);
+        }
+        let begun = Instant::now();
+        run_on_live_frames(program, frame, u32::try_from(frames).unwrap_or(u32::MAX))?;
+        let frames_per_second = frames as f64 / begun.elapsed().as_secs_f64();
         let after = read()?;
-        if !paced && after.remaining == now.remaining {
+        if rate_pps.is_none() && after.remaining == now.remaining {
             return Err(Error::Stalled);
         }
         now = after;
+        // `as` saturates. Where time counts, the next call ends shortly before it is over, or after a second.
+        let most = if rate_pps.is_some() {
+            MAX_PACED_FRAMES_PER_CALL
+        } else {
+            MAX_FRAMES_PER_CALL
+        };
+        let seconds = time_left.unwrap_or(1.0) - begun.elapsed().as_secs_f64();
+        frames = ((frames_per_second * seconds.min(1.0)) as u64).clamp(MIN_FRAMES_PER_CALL, most);
     }
     Ok(())
 }
