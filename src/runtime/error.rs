@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+use super::NoSuchCore;
 use crate::kernel::addresses::AddressError;
 use crate::kernel::capabilities::MissingCapabilities;
 use crate::kernel::link::LinkError;
 use crate::kernel::neighbours::NeighbourError;
 use crate::kernel::routes::RouteError;
 use crate::kernel::xdp::XdpError;
-use crate::port::xsk::BindError;
+use crate::port::xsk::{BindError, MAX_PORTS};
 use crate::stages::balance::maglev::TableError;
 use crate::worker::WorkerEnd;
 
@@ -27,6 +28,12 @@ pub enum StartError {
     /// The same interface twice.
     #[error("interface {0} was named twice")]
     InterfaceTwice(String),
+    /// More interfaces than a worker has room for.
+    #[error("{0} interfaces were named; a worker can serve {MAX_PORTS}")]
+    TooManyInterfaces(usize),
+    /// A core was named that is not there.
+    #[error(transparent)]
+    Core(#[from] NoSuchCore),
     /// This process may not do what is needed.
     #[error(transparent)]
     Capabilities(#[from] MissingCapabilities),
@@ -109,7 +116,7 @@ pub enum RunError {
     /// A worker ended by itself.
     #[error(transparent)]
     Worker(#[from] WorkerEnd),
-    /// An interface was removed.
-    #[error("interface {0} was removed")]
+    /// An interface is gone.
+    #[error("interface {0} was removed, or moved to another network namespace")]
     InterfaceRemoved(String),
 }

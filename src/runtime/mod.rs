@@ -20,7 +20,7 @@ mod running;
 mod snapshot;
 mod start;
 
-pub use cores::choose_cores;
+pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};

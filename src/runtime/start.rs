@@ -17,7 +17,7 @@ use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::{XdpMode, XdpProgram};
 use crate::packet::MacAddress;
-use crate::port::xsk::{self, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
+use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
 use crate::stages::balance::BalanceControl;
 use crate::worker::{Worker, WorkerThread};
 
@@ -44,6 +44,7 @@ pub struct Options {
 /// [`StartError`]; the interfaces are as they were then.
 pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     let mut warnings = Vec::new();
+    let cores = cores(options, &mut warnings)?;
     let links = look(options, plan, &mut warnings)?;
     let egress = plans::egress(plan, &links)?;
     let mut balance = plans::balance(plan, &egress)?;
@@ -55,10 +56,6 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     }
     let programs = load(plan, &links, &opened)?;
 
-    let usable: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    let (cores, few) = choose_cores(options.queues as usize, options.cores.as_deref(), &usable);
-    warnings.extend(few);
     let (events, receiver) = bounded(EVENTS);
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
@@ -106,6 +103,14 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     Ok(running)
 }
 
+fn cores(options: &Options, warnings: &mut Vec<String>) -> Result<Vec<Option<usize>>, StartError> {
+    let usable: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let (cores, warning) = choose_cores(options.queues as usize, options.cores.as_deref(), &usable)?;
+    warnings.extend(warning);
+    Ok(cores)
+}
+
 /// Privileges and interfaces, before anything is touched.
 fn look(options: &Options, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Link>, StartError> {
     if options.interfaces.is_empty() {
@@ -113,6 +118,9 @@ fn look(options: &Options, plan: &Plan, warnings: &mut Vec<String>) -> Result<Ve
     }
     if options.queues == 0 {
         return Err(StartError::NoQueue);
+    }
+    if options.interfaces.len() > MAX_PORTS {
+        return Err(StartError::TooManyInterfaces(options.interfaces.len()));
     }
     let mut links: Vec<Link> = Vec::new();
     for name in &options.interfaces {

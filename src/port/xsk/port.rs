@@ -17,8 +17,8 @@ use crate::port::{FramePool, InFlight, MAX_FRAGMENTS, Port, PortCounters, PortEr
 const KICK_BUDGET: u64 = 32;
 /// The fill ring is topped up in portions of this size, so that its shared index is not written for every packet.
 const REFILL_PORTION: u64 = 64;
-/// Sockets that one worker can wait for.
-const MAX_WAIT: usize = 16;
+/// Most ports of one worker: so many sockets it can wait for.
+pub const MAX_PORTS: usize = 16;
 
 /// The right to one frame of the UMEM. Not `Clone`, and made only out of what a ring gave back.
 #[repr(transparent)]
@@ -293,7 +293,7 @@ impl Port for XskPort {
     }
 
     fn wait(ports: &mut [Self], timeout: Duration) -> Result<(), PortError> {
-        let mut fds: ArrayVec<libc::pollfd, MAX_WAIT> = ports
+        let mut fds: ArrayVec<libc::pollfd, MAX_PORTS> = ports
             .iter()
             .map(|port| libc::pollfd { fd: port.fd(), events: libc::POLLIN, revents: 0 })
             .collect();
