@@ -15,6 +15,7 @@
 
 mod cores;
 mod error;
+mod events;
 mod plan;
 mod running;
 mod snapshot;
@@ -24,4 +25,4 @@ pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};
-pub use start::{Options, start};
+pub use start::{Options, start, start_with};
