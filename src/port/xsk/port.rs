@@ -271,9 +271,12 @@ impl Port for XskPort {
             self.spoiled.drain(..).for_each(|frame| pool.put(frame));
             self.in_flight.held = self.partial.len() as u64;
         }
-        // What the kernel has not given back is at most on the fill ring, so this much room there is for certain.
+        // What the kernel has not given back may still be on the fill ring.
         let room = self.fill_size - self.in_flight.to_fill;
         if room >= REFILL_PORTION {
+            // The kernel puts a frame on the rx ring before it says that it has taken it off the fill ring, so there
+            // may be less room for a moment; and of more than there is room for `produce` takes none at all.
+            let room = room.min(self.fill.nb_free(room as u32).into());
             // SAFETY: these frames are ours, and are moved to the kernel: `offer` removes what was produced.
             let moved =
                 pool.offer(room as usize, |frames| unsafe { self.fill.produce(XskFrame::descs(frames)) });
