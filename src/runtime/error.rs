@@ -65,6 +65,17 @@ pub enum StartError {
         /// What the kernel says.
         source: RouteError,
     },
+    /// A backend that is this host.
+    #[error(
+        "service {service}: backend {backend} is an address of this host; a balancer cannot be a backend of its own, \
+         since what it sends does not come back to its network stack"
+    )]
+    OwnAddress {
+        /// Name of the service.
+        service: String,
+        /// Address of the backend.
+        backend: IpAddr,
+    },
     /// Direct server return needs the backend on the link.
     #[error(
         "service {service}: backend {backend} is not on the link of {interfaces}: the kernel reaches it {route}; \
