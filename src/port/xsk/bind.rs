@@ -315,6 +315,7 @@ fn set_options(
 ) -> Result<QueueReport, BindError> {
     let failed =
         |source| BindError::Socket { interface: queue.interface.clone(), queue: queue.queue, source };
+    options::close_on_exec(port.socket()).map_err(failed)?;
     let zero_copy = options::is_zero_copy(port.socket()).map_err(failed)?;
     let budget = TX_BUDGET.min(request.ring_size);
     // Older kernels do not know this option: they send 32 packets a kick, and `transmit` kicks again.
