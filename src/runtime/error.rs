@@ -43,7 +43,7 @@ pub enum StartError {
     /// Packets would be larger than what this kernel hands to AF_XDP.
     #[error(
         "interface {interface}: MTU {mtu} is too large: packets over {largest} bytes need AF_XDP with several buffers a \
-         packet, {unsupported}; `ip link set dev {interface} mtu {largest}` would do"
+         packet, and {unsupported}; `ip link set dev {interface} mtu {largest}` would do"
     )]
     Mtu {
         /// Name of the interface.
@@ -130,4 +130,27 @@ pub enum RunError {
     /// An interface is gone.
     #[error("interface {0} was removed, or moved to another network namespace")]
     InterfaceRemoved(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::features::{Feature, Unsupported};
+    use crate::port::xsk::MAX_SINGLE_BUFFER_MTU;
+
+    #[test]
+    fn an_mtu_that_is_too_large_is_told_with_what_would_do() {
+        let error = StartError::Mtu {
+            interface: "ens1f0".to_owned(),
+            mtu: 9_000,
+            largest: MAX_SINGLE_BUFFER_MTU,
+            unsupported: Unsupported { feature: Feature::MultiBuffer, running: (6, 1) },
+        };
+        assert_eq!(
+            error.to_string(),
+            "interface ens1f0: MTU 9000 is too large: packets over 3498 bytes need AF_XDP with several buffers a packet, \
+             and multi-buffer AF_XDP (XDP_USE_SG) needs Linux 6.6; this is Linux 6.1; `ip link set dev ens1f0 mtu 3498` \
+             would do"
+        );
+    }
 }
