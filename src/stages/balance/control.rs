@@ -135,10 +135,11 @@ impl BalanceControl {
     }
 }
 
-fn push_patiently(queue: &ArrayQueue<NeighbourUpdate>, update: NeighbourUpdate) -> bool {
+fn push_patiently(queue: &Arc<ArrayQueue<NeighbourUpdate>>, update: NeighbourUpdate) -> bool {
     let tries = PATIENCE.as_millis() / PAUSE.as_millis();
     for _ in 0..tries {
-        if queue.push(update).is_ok() {
+        // A worker that has ended has dropped its half, and there is nobody to wait for.
+        if queue.push(update).is_ok() || Arc::strong_count(queue) == 1 {
             return true;
         }
         std::thread::sleep(PAUSE);
