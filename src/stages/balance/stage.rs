@@ -233,7 +233,10 @@ mod tests {
                 let backend = chosen(&packet);
                 let before = packet.clone();
                 let verdict = judged(&mut stage, &mut packet);
-                assert_eq!(verdict, if backend % 2 == 0 { Verdict::Bounce } else { Verdict::Forward(1) });
+                assert_eq!(
+                    verdict,
+                    if backend.is_multiple_of(2) { Verdict::Bounce } else { Verdict::Forward(1) }
+                );
                 assert_eq!(packet[..6], mac(backend).0);
                 assert_eq!(packet[6..12], SELF);
                 assert_eq!(packet[12..], before[12..], "nothing but the MAC addresses changes");
