@@ -78,7 +78,8 @@ fn missing_interface_lists_the_nearest_names_first() {
     }
     assert_eq!(
         namespace.enter(|| Link::find("ens1f2")).unwrap_err().to_string(),
-        "there is no interface `ens1f2` in this network namespace; it has: ens1f0, ens1f1, lo, wan0"
+        "there is no interface `ens1f2` in this network namespace; did you mean `ens1f0`? It has: ens1f0, ens1f1, lo, \
+         wan0"
     );
 }
 
