@@ -179,6 +179,29 @@ fn killed_under_load_it_leaves_a_clean_interface_and_starts_again_at_once() {
 }
 
 #[test]
+fn started_under_load_it_has_a_socket_and_a_frame_for_the_first_packet() {
+    lab_or_skip!();
+    let pair = topology::pair(1).unwrap();
+    // So slowly that the fill ring lasts for most of a second, should the worker be kept from its core.
+    let mut generator = generator(&pair, Some(5_000));
+    let ended = thread::scope(|scope| {
+        let load = scope.spawn(|| pair.generator.run(|| generator.run(Amount::Packets(10_000))));
+        let ended = start(&pair.subject).stop();
+        load.join().unwrap().unwrap();
+        ended
+    });
+    let summary = ended.summary();
+    assert_eq!(summary.cause("passed-no-socket"), 0, "{}", summary.0);
+    assert_eq!(summary.statistic("rx_fill_ring_empty_descs"), 0, "{}", summary.0);
+    assert_eq!(
+        summary.kernel("steered"),
+        summary.packets() + summary.number("/totals/lost"),
+        "{}",
+        summary.0
+    );
+}
+
+#[test]
 fn a_duration_ends_it() {
     lab_or_skip!();
     let pair = topology::pair(1).unwrap();
