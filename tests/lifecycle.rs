@@ -226,7 +226,7 @@ fn json_is_all_that_standard_output_has() {
     assert_eq!(summary.0["queues"][0]["mode"], "copy", "{}", ended.report.stdout);
     let said = &ended.report.stderr;
     assert!(said.starts_with("eth0 (veth, mtu 1500): queue 0 copy on core "), "{said}");
-    assert!(said.contains("   1 s  rx 0 pps"), "{said}");
+    assert!(said.contains("   1 s  rx "), "{said}");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn without_json_the_summary_is_a_table_on_standard_output() {
         pair.subject.spawn(&mut command).unwrap().wait(PATIENCE).unwrap();
     assert!(status.success(), "{stderr}");
     assert!(stdout.contains(" bytes received\n") && stdout.contains(" eth0:0 "), "{stdout}");
-    assert!(!stderr.contains("packets,") && !stderr.contains("rx 0 pps"), "{stderr}");
+    assert!(!stderr.contains("received") && !stderr.contains(" s  rx "), "{stderr}");
 }
 
 #[test]
