@@ -236,6 +236,14 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_has_ended_is_not_waited_for() {
+        let mut control = control(&[&[11]]);
+        drop(control.stage());
+        // Waiting for each would take minutes.
+        assert!((0..1_000).all(|_| control.set_neighbour(address(11), Some(MAC))));
+    }
+
+    #[test]
     fn counters_are_summed_over_workers_and_kept_apart_by_backend() {
         let mut control = control(&[&[11, 12], &[12]]);
         let _stages = [control.stage(), control.stage()];
