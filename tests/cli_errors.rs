@@ -5,10 +5,10 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+#[path = "support/xfwd.rs"]
+mod running;
 #[path = "support/xdp.rs"]
 mod xdp;
-#[path = "support/xfwd.rs"]
-mod xfwd;
 
 use std::{
     os::fd::AsRawFd,
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xfwd::{ConfigFile, PATIENCE};
+use running::{ConfigFile, PATIENCE};
 use xfwd_netns::{
     ExitReport, Namespace, VethOptions, lab_or_skip,
     topology::{self, INTERFACE, Pair},
@@ -473,7 +473,7 @@ fn another_xdp_program_is_named_and_left_alone() {
     assert_eq!(subject.run(id_of_program), id);
     drop(link);
     // Another test may be between fork and exec, with a copy of the descriptor.
-    wait_until(|| subject.run(|| ::xfwd::kernel::link::Link::find(INTERFACE).unwrap().xdp.is_none()));
+    wait_until(|| subject.run(|| xfwd::kernel::link::Link::find(INTERFACE).unwrap().xdp.is_none()));
     assert_runs_and_says(&subject, &arguments, BOUNCE, "\nleaves the kernel: ");
 }
 
@@ -487,14 +487,14 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 /// Id of the XDP program on `eth0` of the thread's namespace.
 fn id_of_program() -> u32 {
-    ::xfwd::kernel::link::Link::find(INTERFACE).unwrap().xdp.unwrap().id
+    xfwd::kernel::link::Link::find(INTERFACE).unwrap().xdp.unwrap().id
 }
 
 #[test]
 fn a_second_xfwd_on_the_same_interface_is_refused_and_the_first_runs_on() {
     lab_or_skip!();
     let Pair { subject, lab: _lab, .. } = topology::pair(2).unwrap();
-    let first = xfwd::Xfwd::start(&subject, &["--iface", INTERFACE], BOUNCE);
+    let first = running::Xfwd::start(&subject, &["--iface", INTERFACE], BOUNCE);
     let second = run(&subject, xfwd(), &["--iface", INTERFACE], BOUNCE);
     assert!(
         second.stderr.starts_with("error: `eth0` already has an XDP program: xfwd_steer (id "),

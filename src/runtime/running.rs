@@ -101,11 +101,6 @@ impl Running {
         &self.stages
     }
 
-    /// Whether packet memory lies in huge pages.
-    pub fn huge_pages(&self) -> bool {
-        self.huge_pages
-    }
-
     /// Waits for the next event, at most for `timeout`. Of many that nobody waited for only the older ones are kept; an
     /// [end](Event::is_end) always is, and is told first.
     pub fn wait(&self, timeout: Duration) -> Option<Event> {
@@ -136,6 +131,7 @@ impl Running {
             .collect();
         Snapshot {
             seconds: self.started.elapsed().as_secs_f64(),
+            huge_pages: self.huge_pages,
             totals: Totals::of(&workers, &queues),
             interfaces: self.interfaces(),
             queues,

@@ -15,7 +15,7 @@
 //! * The fill ring is twice the rx ring, primed before traffic, and refilled by what fits; a frame that does not fit
 //!   stays in the pool ([`XskPort`], `refill`).
 //! * Completions are drained on every turn, before a kick and when idle (`complete`).
-//! * A kick's answer is classified once ([`kick`]); retries are bounded by what is queued (`transmit`).
+//! * A kick's answer is classified once (`kick.rs`); retries are bounded by what is queued (`transmit`).
 //! * need-wakeup: a kick only when the flag asks for it; the first kick always does, since the kernel sets the flag at
 //!   bind time in copy mode and drivers set it until they have been woken.
 //! * Zero-copy is what the kernel says it did ([`options::is_zero_copy`]), not what was asked ([`open`]).
@@ -23,9 +23,10 @@
 //!   for a moment and is tried again ([`open`]).
 //! * The kernel wants the mode flags on the first socket of a UMEM only: libxdp leaves them out for the later ones.
 //! * A batch can end in the middle of a packet of several buffers: the port keeps the beginning until the rest
-//!   arrives, and gives up a packet with too many ([`XskPort`], `receive`).
+//!   arrives, and gives up a packet with too many (`fragments`).
 
 mod bind;
+mod fragments;
 mod kick;
 pub mod options;
 mod port;
