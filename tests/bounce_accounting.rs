@@ -236,6 +236,25 @@ fn of_ten_million_packets_too_fast_for_the_worker_each_has_a_counter() {
 }
 
 #[test]
+fn the_smallest_rings_lose_most_and_count_it_all() {
+    const PACKETS: u64 = 1_000_000;
+    lab_or_skip!();
+    let pair = silent_pair(1);
+    let traffic = traffic(&pair, Protocol::Udp, true);
+    for idle in ["adaptive", "busy", "poll"] {
+        let config = format!(
+            "[dataplane]\nsteer = \"all\"\nidle = \"{idle}\"\nring_size = 64\nframes_per_queue = 1024\n\n\
+             [bounce]\nlayer = \"l4\"\n"
+        );
+        let books = run(&pair, 1, &config, Class::Ipv6Udp, |_| {
+            let mut generator = Generator::new(INTERFACE, &traffic).unwrap();
+            generator.run(Amount::Packets(PACKETS)).unwrap()
+        });
+        books.assert_closed(&format!("rings of 64, {idle}"), PACKETS);
+    }
+}
+
+#[test]
 fn packets_of_two_generators_on_four_queues_are_all_accounted_for() {
     const PACKETS: u64 = 2_000_000;
     lab_or_skip!();
