@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod port;
 pub mod runtime;
 pub mod stages;
+mod words;
 pub mod worker;
 
 #[cfg(feature = "cli")]

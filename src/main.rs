@@ -1,3 +1,7 @@
 //! The `xfwd` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xfwd::cli::main()
+}

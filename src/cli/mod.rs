@@ -1,1 +1,104 @@
 //! The `xfwd` command: one file a subcommand.
+//!
+//! What is asked for goes to standard output (the summary, the answer of `check`); everything else goes to standard
+//! error, so that `xfwd … --json | jq` works. Exit status: 0 when all went well, 1 when it could not start or ended by itself, 2 when the
+//! command line or the config is wrong.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod live;
+mod output;
+mod run;
+mod summary;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Exit status when the command line or the config is wrong; clap uses the same.
+const WRONG_INPUT: u8 = 2;
+
+/// AF_XDP packet processing: L4 load balancer, packet filter, bouncer.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Option<RunArgs>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a config and say what it would do, without touching anything.
+    Check {
+        /// The config.
+        #[arg(value_name = "CONFIG")]
+        config: PathBuf,
+    },
+}
+
+/// Run a config on interfaces, until SIGINT or SIGTERM.
+#[derive(Args)]
+struct RunArgs {
+    /// Interface to run on; give it again for each further port.
+    #[arg(long = "iface", value_name = "IF", required = true)]
+    interfaces: Vec<String>,
+    /// Queues of each interface, from queue 0: one worker a queue.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    queues: u32,
+    /// Cores for the workers, in order [default: all but the first, if there are enough].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cores: Option<Vec<usize>>,
+    /// Stop by itself after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    /// No live rates.
+    #[arg(long, short)]
+    quiet: bool,
+    /// The config.
+    #[arg(value_name = "CONFIG", required = true)]
+    config: PathBuf,
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("XFWD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    match Cli::parse() {
+        Cli { command: Some(Command::Check { config }), .. } => check::check(&config),
+        Cli { run: Some(args), .. } => run::run(&args),
+        // clap has asked for `--iface` and CONFIG before it comes to this.
+        Cli { command: None, run: None } => ExitCode::from(WRONG_INPUT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_and_a_check_are_told_apart() {
+        let run = Cli::parse_from([
+            "xfwd", "--iface", "a", "--iface", "b", "--queues", "4", "--cores", "1,2", "lb.toml",
+        ]);
+        let args = run.run.unwrap();
+        assert_eq!((args.interfaces.len(), args.queues, args.cores), (2, 4, Some(vec![1, 2])));
+        let check = Cli::parse_from(["xfwd", "check", "lb.toml"]);
+        assert!(matches!(check.command, Some(Command::Check { .. })));
+        assert!(Cli::try_parse_from(["xfwd", "lb.toml"]).is_err(), "an interface is needed");
+    }
+}

@@ -1,1 +1,100 @@
-//! `lb.toml` to a validated plan: pure, no system call.
+//! The config file: `lb.toml` in, a validated [`Plan`] out. Pure but for [`load`], which reads the file.
+//!
+//! All errors found are reported at once, each with line, column, and what would be right:
+//!
+//! ```text
+//! error: unknown key `wieght` in `[[service.backend]]`
+//!   --> lb.toml:14:1
+//!    |
+//! 14 | wieght = 2
+//!    | ^^^^^^ did you mean `weight`?
+//! ```
+//!
+//! The document is read by hand from the tree that the `toml` crate parses, not by serde's derive: that would
+//! stop at the first unknown key or wrong type. Each section has a file: its types, how it is read, what is
+//! checked.
+#![forbid(unsafe_code)]
+
+mod bounce;
+mod choice;
+mod dataplane;
+mod diagnostic;
+mod pipeline;
+mod plan;
+mod reader;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use bounce::Bounce;
+pub use dataplane::{Dataplane, Steer};
+pub use diagnostic::{Diagnostic, Severity};
+pub use pipeline::StageKind;
+pub use plan::{Plan, SteeringPlan};
+pub use service::{Backend, Forward, Protocol, Service};
+
+/// A config that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        reason: std::io::Error,
+    },
+    /// The file is not a valid config.
+    #[error("{}", join(.0))]
+    Invalid(
+        /// The errors, in the order of the file; one at least.
+        Vec<Diagnostic>,
+    ),
+}
+
+impl ConfigError {
+    /// What is wrong, in the order of the file; empty when the file cannot be read.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match self {
+            Self::Unreadable { .. } => &[],
+            Self::Invalid(diagnostics) => diagnostics,
+        }
+    }
+}
+
+fn join(diagnostics: &[Diagnostic]) -> String {
+    let texts: Vec<String> = diagnostics.iter().map(Diagnostic::to_string).collect();
+    texts.join("\n\n")
+}
+
+/// Reads and validates a config file.
+///
+/// # Errors
+///
+/// [`ConfigError`] when the file cannot be read or is not a valid config.
+pub fn load(path: &Path) -> Result<Plan, ConfigError> {
+    let unreadable = |reason| ConfigError::Unreadable { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// Validates a config given as text; `name` is the file name that messages show.
+///
+/// ```
+/// let plan = xfwd::config::parse("example", "[dataplane]\nsteer = \"all\"\n[bounce]")?;
+/// assert_eq!(plan.dataplane.ring_size, 2048);
+///
+/// let error = xfwd::config::parse("example", "[bounce]\nlayer = \"l5\"").unwrap_err();
+/// assert_eq!((error.diagnostics()[0].line, error.diagnostics()[0].column), (2, 9));
+/// # Ok::<(), xfwd::config::ConfigError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`ConfigError::Invalid`] when `text` is not a valid config.
+pub fn parse(name: &str, text: &str) -> Result<Plan, ConfigError> {
+    plan::read(name, text).map_err(ConfigError::Invalid)
+}

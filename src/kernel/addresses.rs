@@ -65,10 +65,7 @@ impl AddressWatcher {
         mut on_change: impl FnMut(AddressChange) + Send + 'static,
     ) -> Result<(Self, Vec<IpAddr>), AddressError> {
         let subscription = Subscription::new(&[libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR])
-            .map_err(|source| AddressError {
-                call: "subscribing to RTNLGRP_IPV4_IFADDR",
-                source,
-            })?;
+            .map_err(|source| AddressError { call: "subscribing to RTNLGRP_IPV4_IFADDR", source })?;
         let mut known = read()?;
         let initial = known.iter().copied().collect();
         let mut outdated = false;
@@ -89,11 +86,8 @@ impl AddressWatcher {
                 }
             }
         };
-        let watch =
-            Watch::start("xfwd-addresses", subscription, None, on_notice).map_err(|source| AddressError {
-                call: "starting the thread xfwd-addresses",
-                source,
-            })?;
+        let watch = Watch::start("xfwd-addresses", subscription, None, on_notice)
+            .map_err(|source| AddressError { call: "starting the thread xfwd-addresses", source })?;
         Ok((Self { _watch: watch }, initial))
     }
 }
@@ -101,10 +95,7 @@ impl AddressWatcher {
 fn read() -> Result<BTreeSet<IpAddr>, AddressError> {
     let answers = Netlink::open()
         .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())))
-        .map_err(|source| AddressError {
-            call: "RTM_GETADDR dump",
-            source,
-        })?;
+        .map_err(|source| AddressError { call: "RTM_GETADDR dump", source })?;
     Ok(answers
         .iter()
         .filter_map(|answer| match answer {

@@ -102,12 +102,8 @@ impl fmt::Display for MissingCapabilities {
 
 /// A capability that cannot be read, because the kernel does not know it, is not there.
 fn missing(has: impl Fn(Capability) -> Result<bool, CapsError>) -> Vec<Needed> {
-    let lacks = |needed: &Needed| {
-        !needed
-            .satisfied_by()
-            .iter()
-            .any(|capability| has(*capability).unwrap_or(false))
-    };
+    let lacks =
+        |needed: &Needed| !needed.satisfied_by().iter().any(|capability| has(*capability).unwrap_or(false));
     Needed::ALL.into_iter().filter(lacks).collect()
 }
 
@@ -179,9 +175,7 @@ mod tests {
 
     #[test]
     fn message_names_each_missing_one_and_the_mends() {
-        let error = MissingCapabilities {
-            missing: vec![Needed::NetRaw, Needed::Bpf],
-        };
+        let error = MissingCapabilities { missing: vec![Needed::NetRaw, Needed::Bpf] };
         assert_eq!(
             error.to_string(),
             "this process lacks privileges:\n\

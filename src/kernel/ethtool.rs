@@ -88,10 +88,7 @@ pub(crate) fn driver(interface: &str) -> io::Result<Option<String>> {
 ///
 /// `None`: the driver has no notion of channels.
 pub(crate) fn channels(interface: &str) -> io::Result<Option<Channels>> {
-    let mut raw = RawChannels {
-        command: ETHTOOL_GCHANNELS,
-        ..RawChannels::default()
-    };
+    let mut raw = RawChannels { command: ETHTOOL_GCHANNELS, ..RawChannels::default() };
     // SAFETY: RawChannels has the layout of struct ethtool_channels, which ETHTOOL_GCHANNELS writes at most.
     let supported = unsafe { ask(interface, &mut raw) }?;
     Ok(supported.then_some(Channels {
@@ -104,10 +101,7 @@ pub(crate) fn channels(interface: &str) -> io::Result<Option<Channels>> {
 
 /// Whether receive-side scaling has an indirection table, that is, whether `ethtool -X` works.
 pub(crate) fn has_rss_table(interface: &str) -> io::Result<bool> {
-    let mut raw = RawIndirection {
-        command: ETHTOOL_GRXFHINDIR,
-        size: 0,
-    };
+    let mut raw = RawIndirection { command: ETHTOOL_GRXFHINDIR, size: 0 };
     // SAFETY: with size 0, ETHTOOL_GRXFHINDIR writes back the table's size and nothing behind the head.
     let supported = unsafe { ask(interface, &mut raw) }?;
     Ok(supported && raw.size > 0)
@@ -130,16 +124,9 @@ unsafe fn ask<T>(interface: &str, data: &mut T) -> io::Result<bool> {
     }
     let mut request = libc::ifreq {
         ifr_name: name,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_data: std::ptr::from_mut(data).cast(),
-        },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::from_mut(data).cast() },
     };
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: the request points at `data`, which outlives the call and, as the caller vouches, fits its command.
     match unsafe { siocethtool(socket.as_raw_fd(), &raw mut request) } {
         Ok(_) => Ok(true),
@@ -169,9 +156,6 @@ mod tests {
     fn missing_interface_is_named_by_errno() {
         let error = channels("no-such-if").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
-        assert_eq!(
-            driver("a-name-longer-than-any").unwrap_err().raw_os_error(),
-            Some(libc::ENODEV)
-        );
+        assert_eq!(driver("a-name-longer-than-any").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 }

@@ -37,14 +37,7 @@ impl Feature {
     }
 
     fn check_on(self, running: (u32, u32)) -> Result<(), Unsupported> {
-        if running >= self.since() {
-            Ok(())
-        } else {
-            Err(Unsupported {
-                feature: self,
-                running,
-            })
-        }
+        if running >= self.since() { Ok(()) } else { Err(Unsupported { feature: self, running }) }
     }
 }
 

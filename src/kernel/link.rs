@@ -154,11 +154,7 @@ impl Link {
         match get(request) {
             Ok(message) => Self::from_message(&message),
             Err(source) if is_absent(&source) => Err(not_found(name)),
-            Err(source) => Err(LinkError::Kernel {
-                call: "RTM_GETLINK",
-                interface: name.to_owned(),
-                source,
-            }),
+            Err(source) => Err(LinkError::Kernel { call: "RTM_GETLINK", interface: name.to_owned(), source }),
         }
     }
 
@@ -211,29 +207,17 @@ impl Link {
     pub fn check_no_xdp(&self) -> Result<(), LinkError> {
         match &self.xdp {
             None => Ok(()),
-            Some(xdp) => Err(LinkError::XdpAttached {
-                interface: self.name.clone(),
-                xdp: xdp.clone(),
-            }),
+            Some(xdp) => Err(LinkError::XdpAttached { interface: self.name.clone(), xdp: xdp.clone() }),
         }
     }
 
     fn from_message(message: &LinkMessage) -> Result<Self, LinkError> {
-        let Basics {
-            index,
-            name,
-            up,
-            carrier,
-        } = Basics::of(message);
+        let Basics { index, name, up, carrier } = Basics::of(message);
         let ethtool_error = |call| {
             let interface = name.clone();
             move |source: io::Error| match is_absent(&source) {
                 true => LinkError::Vanished { index },
-                false => LinkError::Kernel {
-                    call,
-                    interface,
-                    source,
-                },
+                false => LinkError::Kernel { call, interface, source },
             }
         };
         let driver = ethtool::driver(&name).map_err(ethtool_error("ioctl(ETHTOOL_GDRVINFO)"))?;
@@ -301,15 +285,10 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn get(mut request: LinkMessage) -> io::Result<LinkMessage> {
     // Counters are not looked at, and make an answer several times as long.
-    request
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     match Netlink::open()?.get(RouteNetlinkMessage::GetLink(request))? {
         RouteNetlinkMessage::NewLink(message) => Ok(message),
-        other => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("unexpected answer {other:?}"),
-        )),
+        other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
     }
 }
 
@@ -318,26 +297,17 @@ fn message_of(index: u32) -> Result<LinkMessage, LinkError> {
     request.header.index = index;
     get(request).map_err(|source| match index == 0 || is_absent(&source) {
         true => LinkError::Vanished { index },
-        false => LinkError::Kernel {
-            call: "RTM_GETLINK",
-            interface: format!("#{index}"),
-            source,
-        },
+        false => LinkError::Kernel { call: "RTM_GETLINK", interface: format!("#{index}"), source },
     })
 }
 
 fn dump() -> Result<Vec<LinkMessage>, LinkError> {
     let mut request = LinkMessage::default();
-    request
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let answers = Netlink::open()
-        .and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(request)))
-        .map_err(|source| LinkError::Kernel {
-            call: "RTM_GETLINK dump",
-            interface: "*".to_owned(),
-            source,
-        })?;
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let answers =
+        Netlink::open().and_then(|mut netlink| netlink.dump(RouteNetlinkMessage::GetLink(request))).map_err(
+            |source| LinkError::Kernel { call: "RTM_GETLINK dump", interface: "*".to_owned(), source },
+        )?;
     Ok(answers
         .into_iter()
         .filter_map(|answer| match answer {
@@ -386,10 +356,7 @@ mod tests {
     #[test]
     fn loopback_is_found_everywhere() {
         let lo = Link::find("lo").unwrap();
-        assert_eq!(
-            (lo.name.as_str(), lo.mac, lo.rx_queues, lo.max_queues),
-            ("lo", [0; 6], 1, None)
-        );
+        assert_eq!((lo.name.as_str(), lo.mac, lo.rx_queues, lo.max_queues), ("lo", [0; 6], 1, None));
         assert_eq!(lo, Link::by_index(lo.index).unwrap());
         assert!(Link::list().unwrap().contains(&lo));
         assert!(Link::exists(lo.index).unwrap());
@@ -403,18 +370,8 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_are_not_found() {
-        for name in [
-            "",
-            "a\0b",
-            &"x".repeat(200),
-            &"x".repeat(100),
-            "../lo",
-            "sixteen-letters-",
-        ] {
-            assert!(
-                matches!(Link::find(name), Err(LinkError::NotFound { .. })),
-                "{name:?}"
-            );
+        for name in ["", "a\0b", &"x".repeat(200), &"x".repeat(100), "../lo", "sixteen-letters-"] {
+            assert!(matches!(Link::find(name), Err(LinkError::NotFound { .. })), "{name:?}");
         }
     }
 }

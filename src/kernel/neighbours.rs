@@ -106,22 +106,15 @@ impl NeighbourWatcher {
             Subscription::new(&[libc::RTNLGRP_NEIGH]).map_err(failed("subscribing to RTNLGRP_NEIGH"))?;
         let netlink = Netlink::open().map_err(failed("socket(NETLINK_ROUTE)"))?;
         let missing = Arc::new(Missing::default());
-        let mut follower = Follower {
-            table: Table::new(wanted),
-            netlink,
-            missing: Arc::clone(&missing),
-            on_change,
-        };
+        let mut follower =
+            Follower { table: Table::new(wanted), netlink, missing: Arc::clone(&missing), on_change };
         follower.read_all().map_err(failed("RTM_GETNEIGH dump"))?;
         follower.act();
         let watch = Watch::start("xfwd-neighbour", subscription, Some(LOOK_EVERY), move |notice| {
             follower.notice(notice)
         })
         .map_err(failed("starting the thread xfwd-neighbour"))?;
-        Ok(Self {
-            missing,
-            _watch: watch,
-        })
+        Ok(Self { missing, _watch: watch })
     }
 
     /// Waits until every neighbour has a MAC address, for at most `timeout`, and returns those that have none. With a
@@ -185,9 +178,7 @@ impl<F: FnMut(NeighbourChange)> Follower<F> {
     }
 
     fn read_all(&mut self) -> io::Result<()> {
-        let answers = self
-            .netlink
-            .dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
+        let answers = self.netlink.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
         self.table.forget_states();
         for answer in answers {
             if let RouteNetlinkMessage::NewNeighbour(message) = answer {
@@ -200,10 +191,7 @@ impl<F: FnMut(NeighbourChange)> Follower<F> {
     /// Tells what changed, and asks the kernel for what is due.
     fn act(&mut self) {
         let now = Instant::now();
-        self.table
-            .take_changes(now)
-            .into_iter()
-            .for_each(&mut self.on_change);
+        self.table.take_changes(now).into_iter().for_each(&mut self.on_change);
         let unresolved = self.table.unresolved();
         let mut missing = self.missing.lock();
         if *missing != unresolved {
@@ -225,17 +213,12 @@ impl<F: FnMut(NeighbourChange)> Follower<F> {
         request.header.ifindex = interface;
         request.header.flags = NeighbourFlags::Use;
         request.header.kind = RouteType::Unicast;
-        request
-            .attributes
-            .push(NeighbourAttribute::Destination(address.into()));
+        request.attributes.push(NeighbourAttribute::Destination(address.into()));
         let flags = match ask {
             Ask::Create => NLM_F_CREATE | NLM_F_EXCL,
             Ask::Use => 0,
         };
-        match self
-            .netlink
-            .request(RouteNetlinkMessage::NewNeighbour(request), flags)
-        {
+        match self.netlink.request(RouteNetlinkMessage::NewNeighbour(request), flags) {
             Ok(()) => {}
             // What we believed of the entry was out of date: look, and decide when all is read.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT)) => {
@@ -314,16 +297,9 @@ impl State {
 
 impl Table {
     fn new(wanted: Vec<Key>) -> Self {
-        let neighbour = || Neighbour {
-            state: State::Missing,
-            mac: None,
-            told: None,
-            failed_since: None,
-            ask_at: None,
-        };
-        Self {
-            neighbours: wanted.into_iter().map(|key| (key, neighbour())).collect(),
-        }
+        let neighbour =
+            || Neighbour { state: State::Missing, mac: None, told: None, failed_since: None, ask_at: None };
+        Self { neighbours: wanted.into_iter().map(|key| (key, neighbour())).collect() }
     }
 
     /// Before the whole table is read: an entry that does not appear in it is missing.
@@ -385,30 +361,19 @@ impl Table {
     fn take_changes(&mut self, now: Instant) -> Vec<NeighbourChange> {
         let mut changes = Vec::new();
         for (&(interface, address), neighbour) in &mut self.neighbours {
-            if neighbour
-                .failed_since
-                .is_some_and(|since| now.duration_since(since) >= FAILED_GRACE)
-            {
+            if neighbour.failed_since.is_some_and(|since| now.duration_since(since) >= FAILED_GRACE) {
                 neighbour.mac = None;
             }
             if neighbour.mac != neighbour.told {
                 neighbour.told = neighbour.mac;
-                changes.push(NeighbourChange {
-                    interface,
-                    address,
-                    mac: neighbour.mac,
-                });
+                changes.push(NeighbourChange { interface, address, mac: neighbour.mac });
             }
         }
         changes
     }
 
     fn unresolved(&self) -> Vec<Key> {
-        self.neighbours
-            .iter()
-            .filter(|(_, neighbour)| neighbour.mac.is_none())
-            .map(|(key, _)| *key)
-            .collect()
+        self.neighbours.iter().filter(|(_, neighbour)| neighbour.mac.is_none()).map(|(key, _)| *key).collect()
     }
 
     /// Whom to ask for now; each is due again after [`ASK_AGAIN_AFTER`].
@@ -450,12 +415,8 @@ mod tests {
         let mut message = NeighbourMessage::default();
         message.header.ifindex = KEY.0;
         message.header.state = state;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(KEY.1.into()));
-        message
-            .attributes
-            .extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
+        message.attributes.push(NeighbourAttribute::Destination(KEY.1.into()));
+        message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
         message
     }
 
@@ -467,10 +428,7 @@ mod tests {
 
     impl Play {
         fn new() -> Self {
-            Self {
-                table: Table::new(vec![KEY]),
-                now: Instant::now(),
-            }
+            Self { table: Table::new(vec![KEY]), now: Instant::now() }
         }
 
         fn see(&mut self, state: NeighbourState, mac: Option<[u8; 6]>) {
@@ -482,11 +440,7 @@ mod tests {
         }
 
         fn told(&mut self) -> Vec<Option<[u8; 6]>> {
-            self.table
-                .take_changes(self.now)
-                .into_iter()
-                .map(|change| change.mac)
-                .collect()
+            self.table.take_changes(self.now).into_iter().map(|change| change.mac).collect()
         }
 
         fn asked(&mut self) -> Option<Ask> {
@@ -606,9 +560,7 @@ mod tests {
     fn address_that_is_not_of_ethernet_is_not_used() {
         let mut play = Play::new();
         let mut message = entry(NeighbourState::Reachable, None);
-        message
-            .attributes
-            .push(NeighbourAttribute::LinkLayerAddress(vec![1; 20]));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![1; 20]));
         play.table.observe(&message, play.now);
         assert_eq!(play.told(), []);
     }

@@ -39,11 +39,7 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(RECEIVE_BUFFER_BYTES),
-        })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER_BYTES) })
     }
 
     /// Sends a request that changes something and waits for the acknowledgement. `flags` are added to
@@ -176,9 +172,7 @@ pub(crate) fn messages(datagram: &[u8], sequence: Option<u32>) -> Vec<io::Result
         if sequence.is_none_or(|wanted| wanted == header.sequence_number()) {
             found.push(RouteMessage::deserialize(&rest[..length]).map_err(|error| undecodable(&error)));
         }
-        rest = rest
-            .get(length.next_multiple_of(MESSAGE_ALIGN_BYTES)..)
-            .unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(MESSAGE_ALIGN_BYTES)..).unwrap_or_default();
     }
     found
 }

@@ -85,25 +85,17 @@ pub enum RouteError {
 /// prohibit, blackhole, throw); [`RouteError::Kernel`].
 pub fn route_to(address: IpAddr) -> Result<Route, RouteError> {
     let mut request = RouteMessage::default();
-    (
-        request.header.address_family,
-        request.header.destination_prefix_length,
-    ) = match address {
+    (request.header.address_family, request.header.destination_prefix_length) = match address {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
-    request
-        .attributes
-        .push(RouteAttribute::Destination(address.into()));
+    request.attributes.push(RouteAttribute::Destination(address.into()));
     let answer = Netlink::open()
         .and_then(|mut netlink| netlink.get(RouteNetlinkMessage::GetRoute(request)))
         .map_err(|source| match source.raw_os_error() {
             // A blackhole route answers EINVAL, prohibit EACCES, unreachable EHOSTUNREACH.
             Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
-                RouteError::Unroutable {
-                    address,
-                    reason: source.to_string(),
-                }
+                RouteError::Unroutable { address, reason: source.to_string() }
             }
             _ => RouteError::Kernel { address, source },
         })?;
@@ -123,10 +115,7 @@ fn from_message(destination: IpAddr, message: &RouteMessage) -> Result<Route, Ro
         refused
         @ (RouteType::Unreachable | RouteType::Prohibit | RouteType::BlackHole | RouteType::Throw) => {
             let reason = format!("a route of type {refused:?}").to_lowercase();
-            return Err(RouteError::Unroutable {
-                address: destination,
-                reason,
-            });
+            return Err(RouteError::Unroutable { address: destination, reason });
         }
         other => RouteKind::Other(other.into()),
     };
@@ -143,13 +132,7 @@ fn from_message(destination: IpAddr, message: &RouteMessage) -> Result<Route, Ro
     }
     let interface =
         interface.ok_or_else(|| nonsense(destination, "the answer names no interface".to_owned()))?;
-    Ok(Route {
-        destination,
-        interface,
-        gateway,
-        source,
-        kind,
-    })
+    Ok(Route { destination, interface, gateway, source, kind })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -161,10 +144,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 fn nonsense(address: IpAddr, text: String) -> RouteError {
-    RouteError::Kernel {
-        address,
-        source: io::Error::new(io::ErrorKind::InvalidData, text),
-    }
+    RouteError::Kernel { address, source: io::Error::new(io::ErrorKind::InvalidData, text) }
 }
 
 #[cfg(test)]
@@ -175,10 +155,7 @@ mod tests {
     fn loopback_is_local() {
         let address = "127.0.0.1".parse().unwrap();
         let route = route_to(address).unwrap();
-        assert_eq!(
-            (route.kind, route.gateway, route.source),
-            (RouteKind::Local, None, Some(address))
-        );
+        assert_eq!((route.kind, route.gateway, route.source), (RouteKind::Local, None, Some(address)));
         assert_eq!(route.next_hop(), address);
     }
 
@@ -189,9 +166,7 @@ mod tests {
         let mut message = RouteMessage::default();
         message.header.kind = RouteType::Unicast;
         message.attributes.push(RouteAttribute::Oif(7));
-        message
-            .attributes
-            .push(RouteAttribute::Via(RouteVia::Inet6(gateway)));
+        message.attributes.push(RouteAttribute::Via(RouteVia::Inet6(gateway)));
         let route = from_message(destination, &message).unwrap();
         assert_eq!((route.interface, route.next_hop()), (7, IpAddr::from(gateway)));
     }
@@ -201,9 +176,7 @@ mod tests {
         let mut message = RouteMessage::default();
         message.header.kind = RouteType::BlackHole;
         assert_eq!(
-            from_message("10.1.2.3".parse().unwrap(), &message)
-                .unwrap_err()
-                .to_string(),
+            from_message("10.1.2.3".parse().unwrap(), &message).unwrap_err().to_string(),
             "the host has no route to 10.1.2.3 (a route of type blackhole); `ip route get 10.1.2.3` shows what the \
              kernel finds"
         );

@@ -82,17 +82,12 @@ impl Watch {
         period: Option<Duration>,
         on_notice: impl FnMut(Notice) + Send + 'static,
     ) -> io::Result<Self> {
-        let stop = Arc::new(EventFd::from_flags(
-            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
-        )?);
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let signal = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || run(&subscription.0, &signal, period, on_notice))?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -176,10 +171,8 @@ fn ready(socket: &Socket, stop: &EventFd, wait: Option<Duration>) -> Result<Read
     let timeout = wait.map_or(PollTimeout::NONE, |wait| {
         PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX)
     });
-    let mut descriptors = [
-        PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-        PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-    ];
+    let mut descriptors =
+        [PollFd::new(stop.as_fd(), PollFlags::POLLIN), PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     match poll(&mut descriptors, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(error) => return Err(error),

@@ -1,17 +1,20 @@
 //! The XDP program of one interface and its maps: loading, attaching, steering, counters.
 //!
-//! [`Steering`] says which packets leave the kernel and is plain data. [`XdpProgram`] puts it into the kernel:
+//! [`Steering`] says which packets leave the kernel and is plain data. [`XdpProgram`] puts it into the
+//! kernel:
 //!
 //! 1. [`XdpProgram::load`] creates the maps, fills them and loads the program; no packet is touched yet.
-//! 2. AF_XDP sockets are bound and their fill rings primed (elsewhere), then [`XdpProgram::insert_socket`] puts each
-//!    under its queue.
-//! 3. [`XdpProgram::attach`] lets packets through the program, as the last step: from then on they can be received.
+//! 2. AF_XDP sockets are bound and their fill rings primed (elsewhere), then [`XdpProgram::insert_socket`]
+//!    puts each under its queue.
+//! 3. [`XdpProgram::attach`] lets packets through the program, as the last step: from then on they can be
+//!    received.
 //!
-//! A queue without a socket passes its packets to the host network stack. Dropping the program detaches it, and so does
-//! the end of the process, however it comes about: the attachment is a bpf_link that lives as long as its file descriptor.
+//! A queue without a socket passes its packets to the host network stack. Dropping the program detaches it,
+//! and so does the end of the process, however it comes about: the attachment is a bpf_link that lives as
+//! long as its file descriptor.
 //!
-//! The program needs Linux 5.18, for packets in several buffers. Its source is `ebpf/programs/src/xfwd`; the object
-//! built from it is part of this library.
+//! The program needs Linux 5.18, for packets in several buffers. Its source is `ebpf/programs/src/xfwd`; the
+//! object built from it is part of this library.
 
 mod attachment;
 mod counters;
@@ -39,10 +42,8 @@ pub use self::{
 };
 
 /// The object that `scripts/build-ebpf` builds.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/ebpf/objects/xfwd.bpf.o"
-));
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/objects/xfwd.bpf.o"));
 
 /// Name of the program that is attached, as `bpftool prog` shows it.
 pub const PROGRAM_NAME: &str = "xfwd_steer";
@@ -62,8 +63,9 @@ impl XdpProgram {
     ///
     /// # Errors
     ///
-    /// [`XdpError::NotPermitted`] without CAP_BPF and CAP_NET_ADMIN (or root), [`XdpError::KernelTooOld`] before Linux 5.18,
-    /// [`XdpError::MapFull`] for more services or addresses than the maps hold, [`XdpError::Load`] otherwise.
+    /// [`XdpError::NotPermitted`] without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or root),
+    /// [`XdpError::KernelTooOld`] before Linux 5.18, [`XdpError::MapFull`] for more services or addresses
+    /// than the maps hold, [`XdpError::Load`] otherwise.
     pub fn load(steering: &Steering) -> Result<Self, XdpError> {
         let mut object = Ebpf::load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
         let mut program = Self {
@@ -75,20 +77,20 @@ impl XdpProgram {
         };
         program.tables.apply(steering)?;
         let steer = program.program_mut(PROGRAM_NAME)?;
-        steer
-            .load()
-            .map_err(|source| XdpError::loading(source.into()))?;
+        steer.load().map_err(|source| XdpError::loading(source.into()))?;
         Ok(program)
     }
 
-    /// Puts an AF_XDP socket under the receive queue it is bound to; one that is there already is replaced at once, with
-    /// no packet passing in between. The kernel drops packets when the socket is bound to another queue or interface.
+    /// Puts an AF_XDP socket under the receive queue it is bound to; one that is there already is replaced at
+    /// once, with no packet passing in between. The kernel drops packets when the socket is bound to another
+    /// queue or interface.
     ///
     /// The kernel keeps a reference: close the socket or [remove](Self::remove_socket) it to free the queue.
     ///
     /// # Errors
     ///
-    /// [`XdpError::QueueTooHigh`] from queue [`MAX_QUEUES`] on, [`XdpError::Map`] when `socket` is no AF_XDP socket.
+    /// [`XdpError::QueueTooHigh`] from queue [`MAX_QUEUES`] on, [`XdpError::Map`] when `socket` is no AF_XDP
+    /// socket.
     pub fn insert_socket(&mut self, queue: u32, socket: &impl AsRawFd) -> Result<(), XdpError> {
         if queue >= MAX_QUEUES {
             return Err(XdpError::QueueTooHigh { queue });
@@ -98,7 +100,8 @@ impl XdpProgram {
             .map_err(|source| XdpError::map("XSKS", format!("queue {queue}"), source))
     }
 
-    /// Takes the socket of a queue away: its packets pass to the host network stack. A queue without a socket is fine.
+    /// Takes the socket of a queue away: its packets pass to the host network stack. A queue without a socket
+    /// is fine.
     ///
     /// # Errors
     ///
@@ -115,26 +118,26 @@ impl XdpProgram {
         }
     }
 
-    /// Attaches the program to an interface (index, and name for messages) in exactly the given mode. An attachment that this
-    /// program had before is given up first.
+    /// Attaches the program to an interface (index, and name for messages) in exactly the given mode. An
+    /// attachment that this program had before is given up first.
     ///
     /// # Errors
     ///
-    /// [`XdpError::Occupied`] when another XDP program is there, [`XdpError::NoNativeXdp`], [`XdpError::MtuTooLarge`],
-    /// [`XdpError::TooFewQueues`], [`XdpError::NotPermitted`], [`XdpError::NoInterface`], or [`XdpError::Attach`] for what else the
-    /// kernel says. Nothing is attached then.
+    /// [`XdpError::Occupied`] when another XDP program is there, [`XdpError::NoNativeXdp`],
+    /// [`XdpError::MtuTooLarge`], [`XdpError::TooFewQueues`], [`XdpError::NotPermitted`],
+    /// [`XdpError::NoInterface`], or [`XdpError::Attach`] for what else the kernel says. Nothing is attached
+    /// then.
     pub fn attach(&mut self, ifindex: u32, interface: &str, mode: XdpMode) -> Result<(), XdpError> {
         self.detach();
         let program = self.program(PROGRAM_NAME)?;
-        let descriptor = program
-            .fd()
-            .map_err(|source| XdpError::loading(source.into()))?;
+        let descriptor = program.fd().map_err(|source| XdpError::loading(source.into()))?;
         let attachment = Attachment::new(descriptor.as_fd(), ifindex, interface, mode)?;
         self.attachment = Some(attachment);
         Ok(())
     }
 
-    /// Detaches the program; without an attachment nothing happens. When this returns, packets pass to the host network stack.
+    /// Detaches the program; without an attachment nothing happens. When this returns, packets pass to the
+    /// host network stack.
     pub fn detach(&mut self) {
         self.attachment = None;
     }
@@ -151,23 +154,22 @@ impl XdpProgram {
     /// [`XdpError::Load`] when the kernel does not tell.
     pub fn id(&self) -> Result<u32, XdpError> {
         let info = self.program(PROGRAM_NAME)?.info();
-        Ok(info
-            .map_err(|source| XdpError::loading(source.into()))?
-            .id())
+        Ok(info.map_err(|source| XdpError::loading(source.into()))?.id())
     }
 
-    /// Changes what is steered to `steering` while packets flow. Services and addresses that stay are not touched; new ones are
-    /// inserted before old ones are removed.
+    /// Changes what is steered to `steering` while packets flow. Services and addresses that stay are not
+    /// touched; new ones are inserted before old ones are removed.
     ///
     /// # Errors
     ///
-    /// [`XdpError::MapFull`] or [`XdpError::Map`]; what was changed until then stays changed, and the next call goes on from there.
+    /// [`XdpError::MapFull`] or [`XdpError::Map`]; what was changed until then stays changed, and the next
+    /// call goes on from there.
     pub fn set_steering(&mut self, steering: &Steering) -> Result<(), XdpError> {
         self.tables.apply(steering)
     }
 
-    /// Packets by cause since the program was loaded, summed over all CPUs. The counters are read one after another while
-    /// packets flow, so a sum of several may be off by the packets of that moment.
+    /// Packets by cause since the program was loaded, summed over all CPUs. The counters are read one after
+    /// another while packets flow, so a sum of several may be off by the packets of that moment.
     ///
     /// # Errors
     ///

@@ -38,9 +38,7 @@ impl Sum {
         // 32-bit words may be summed instead of 16-bit ones, since 2^16 is 1 modulo 2^16 - 1. 64 bits hold
         // the carries of 2^32 words.
         let (words, rest) = bytes.as_chunks::<4>();
-        let mut sum = words
-            .iter()
-            .fold(self.0, |sum, word| sum + u64::from(u32::from_be_bytes(*word)));
+        let mut sum = words.iter().fold(self.0, |sum, word| sum + u64::from(u32::from_be_bytes(*word)));
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
         sum += u64::from(u32::from_be_bytes(last));
@@ -153,11 +151,7 @@ impl Delta {
     /// becomes 0xffff.
     #[inline]
     pub const fn apply_udp(self, checksum: u16) -> u16 {
-        if checksum == 0 {
-            0
-        } else {
-            avoid_zero(self.apply(checksum))
-        }
+        if checksum == 0 { 0 } else { avoid_zero(self.apply(checksum)) }
     }
 }
 

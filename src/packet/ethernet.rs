@@ -94,9 +94,6 @@ mod tests {
     #[test]
     fn names_what_is_too_short() {
         let error = Ethernet::new_checked(&[0; 13]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "13 bytes are too short for an Ethernet header, which needs 14"
-        );
+        assert_eq!(error.to_string(), "13 bytes are too short for an Ethernet header, which needs 14");
     }
 }

@@ -50,13 +50,7 @@ impl FiveTuple {
     pub fn of(data: &[u8], headers: &Headers) -> Option<Self> {
         let (src, dst) = addresses(data, headers)?;
         let (src_port, dst_port) = ports(headers);
-        Some(Self {
-            src,
-            dst,
-            src_port,
-            dst_port,
-            protocol: headers.protocol,
-        })
+        Some(Self { src, dst, src_port, dst_port, protocol: headers.protocol })
     }
 
     /// The hash of the flow; see the documentation of this module for what it promises.
@@ -129,16 +123,7 @@ const PRIME_MX1: u64 = 0x1656_6791_9e37_79f9;
 fn hash(src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16, protocol: u8) -> u64 {
     let [src_port_high, src_port_low] = src_port.to_be_bytes();
     let [dst_port_high, dst_port_low] = dst_port.to_be_bytes();
-    let tail = [
-        src_port_high,
-        src_port_low,
-        dst_port_high,
-        dst_port_low,
-        protocol,
-        0,
-        0,
-        0,
-    ];
+    let tail = [src_port_high, src_port_low, dst_port_high, dst_port_low, protocol, 0, 0, 0];
     let (s0, s1) = words(src);
     let (d0, d1) = words(dst);
     let tail = u64::from_le_bytes(tail);
@@ -191,13 +176,7 @@ mod tests {
 
     fn tuple(client: u32, port: u16) -> FiveTuple {
         let src = map_ipv4((0x0a00_0000 + client).to_be_bytes());
-        FiveTuple {
-            src,
-            dst: map_ipv4([198, 18, 10, 1]),
-            src_port: port,
-            dst_port: 80,
-            protocol: TCP,
-        }
+        FiveTuple { src, dst: map_ipv4([198, 18, 10, 1]), src_port: port, dst_port: 80, protocol: TCP }
     }
 
     /// Changing this value would move every flow of every user: it is part of the interface.
@@ -220,10 +199,7 @@ mod tests {
             }
         }
         // 32,768 flows: one standard deviation is 91.
-        assert!(
-            ones.iter().all(|&count| count.abs_diff(flows / 2) < 500),
-            "{ones:?}"
-        );
+        assert!(ones.iter().all(|&count| count.abs_diff(flows / 2) < 500), "{ones:?}");
         assert!((31.5..32.5).contains(&(f64::from(flips) / f64::from(flows))));
     }
 

@@ -75,10 +75,7 @@ mod tests {
     fn reads_and_writes_its_fields() {
         let mut bytes = [8, 0, 0xbe, 0xef, 0, 1, 0, 2];
         let mut message = Icmp::new_checked(&mut bytes[..]).unwrap();
-        assert_eq!(
-            (message.message_type(), message.code(), message.checksum()),
-            (8, 0, 0xbeef)
-        );
+        assert_eq!((message.message_type(), message.code(), message.checksum()), (8, 0, 0xbeef));
         message.set_message_type(3);
         message.set_code(4);
         message.set_checksum(0x1234);

@@ -34,11 +34,7 @@ impl<T: AsRef<[u8]>> Ipv4<T> {
     pub fn new_checked(bytes: T) -> Result<Self, Truncated> {
         check_length("an IPv4 header", bytes.as_ref(), Self::MIN_HEADER_BYTES)?;
         let packet = Self(bytes);
-        check_length(
-            "an IPv4 header with options",
-            packet.0.as_ref(),
-            packet.header_bytes(),
-        )?;
+        check_length("an IPv4 header with options", packet.0.as_ref(), packet.header_bytes())?;
         Ok(packet)
     }
 
@@ -87,10 +83,7 @@ impl<T: AsRef<[u8]>> Ipv4<T> {
 
     /// Whether the header checksum fits the header.
     pub fn has_valid_checksum(&self) -> bool {
-        Sum::new()
-            .bytes(&self.0.as_ref()[..self.header_bytes()])
-            .checksum()
-            == 0
+        Sum::new().bytes(&self.0.as_ref()[..self.header_bytes()]).checksum() == 0
     }
 }
 
@@ -142,9 +135,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv4<T> {
     /// Computes the header checksum anew.
     pub fn fill_checksum(&mut self) {
         self.set_checksum(0);
-        let checksum = Sum::new()
-            .bytes(&self.0.as_ref()[..self.header_bytes()])
-            .checksum();
+        let checksum = Sum::new().bytes(&self.0.as_ref()[..self.header_bytes()]).checksum();
         self.set_checksum(checksum);
     }
 }
@@ -163,10 +154,7 @@ mod tests {
         let mut bytes = reference.to_bytes().to_vec();
         let mut packet = Ipv4::new_checked(&mut bytes[..]).unwrap();
         assert_eq!((packet.header_bytes(), packet.total_bytes()), (24, 120));
-        assert_eq!(
-            (packet.ttl(), packet.protocol(), packet.checksum()),
-            (64, 17, reference.header_checksum)
-        );
+        assert_eq!((packet.ttl(), packet.protocol(), packet.checksum()), (64, 17, reference.header_checksum));
         assert_eq!(packet.source(), Ipv4Addr::new(10, 0, 0, 1));
         assert!(packet.has_valid_checksum());
 

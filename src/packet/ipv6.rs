@@ -121,21 +121,12 @@ mod tests {
         packet.set_source(destination);
         packet.set_destination(source);
         packet.swap_addresses();
-        assert_eq!(
-            (packet.payload_bytes(), packet.next_header(), packet.hop_limit()),
-            (1234, 58, 255)
-        );
+        assert_eq!((packet.payload_bytes(), packet.next_header(), packet.hop_limit()), (1234, 58, 255));
         assert_eq!((packet.source(), packet.destination()), (source, destination));
 
         let (read, _) = etherparse::Ipv6Header::from_slice(&bytes).unwrap();
-        assert_eq!(
-            (read.payload_length, read.next_header.0, read.hop_limit),
-            (1234, 58, 255)
-        );
-        assert_eq!(
-            (read.source, read.destination),
-            (source.octets(), destination.octets())
-        );
+        assert_eq!((read.payload_length, read.next_header.0, read.hop_limit), (1234, 58, 255));
+        assert_eq!((read.source, read.destination), (source.octets(), destination.octets()));
         assert_eq!(Ipv6::new_checked(&bytes[..39]).unwrap_err().need, 40);
     }
 }

@@ -134,10 +134,7 @@ mod tests {
             "+2:00:5e:ab:cd:ef",
         ] {
             let error = wrong.parse::<MacAddress>().unwrap_err();
-            assert!(
-                error.to_string().starts_with(&format!("`{wrong}` is not")),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with(&format!("`{wrong}` is not")), "{error}");
         }
     }
 

@@ -4,8 +4,8 @@
 //! call or knows where a packet came from.
 //!
 //! * [`parse()`] finds offsets, ports and protocol of a packet once: [`Headers`].
-//! * [`Ethernet`], [`Ipv4`], [`Ipv6`], [`Tcp`], [`Udp`] and [`Icmp`] are views: one length check, then accessors
-//!   and setters that cannot fail.
+//! * [`Ethernet`], [`Ipv4`], [`Ipv6`], [`Tcp`], [`Udp`] and [`Icmp`] are views: one length check, then
+//!   accessors and setters that cannot fail.
 //! * [`checksum`] computes checksums and, for rewritten headers, updates them.
 //! * [`FiveTuple`] and [`flow_hash_of`] say which flow a packet belongs to.
 #![forbid(unsafe_code)]
@@ -50,11 +50,7 @@ pub struct Truncated {
 #[inline]
 fn check_length(header: &'static str, bytes: &[u8], need: usize) -> Result<(), Truncated> {
     if bytes.len() < need {
-        return Err(Truncated {
-            header,
-            need,
-            have: bytes.len(),
-        });
+        return Err(Truncated { header, need, have: bytes.len() });
     }
     Ok(())
 }

@@ -210,12 +210,8 @@ fn ipv6(linear: &[u8], packet_len: usize, offset: usize, headers: &mut Headers) 
         return Outcome::Ipv6PayloadLength;
     }
     headers.end = end as u32;
-    let mut chain = Chain {
-        next: header[6],
-        offset: transport,
-        fragment: Fragment::No,
-        outcome: Outcome::Ip,
-    };
+    let mut chain =
+        Chain { next: header[6], offset: transport, fragment: Fragment::No, outcome: Outcome::Ip };
     if !matches!(chain.next, TCP | UDP | ICMPV6) {
         chain = extensions(linear, chain, end.min(linear.len()));
         headers.fragment = chain.fragment as u8;
@@ -251,26 +247,17 @@ struct Chain {
 #[inline(never)]
 fn extensions(linear: &[u8], mut chain: Chain, limit: usize) -> Chain {
     for seen in 0.. {
-        if !matches!(
-            chain.next,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
-        ) {
+        if !matches!(chain.next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
             break;
         }
         if seen == MAX_IPV6_EXTENSIONS {
-            return Chain {
-                outcome: Outcome::TooManyExtensions,
-                ..chain
-            };
+            return Chain { outcome: Outcome::TooManyExtensions, ..chain };
         }
         // Every one of these headers has 8 bytes or more.
         let Some(&[following, length, fragment_high, fragment_low, ..]) =
             bytes_at::<8>(linear, chain.offset, limit)
         else {
-            return Chain {
-                outcome: Outcome::TruncatedExtension,
-                ..chain
-            };
+            return Chain { outcome: Outcome::TruncatedExtension, ..chain };
         };
         let bytes = match chain.next {
             FRAGMENT => 8,
@@ -278,10 +265,7 @@ fn extensions(linear: &[u8], mut chain: Chain, limit: usize) -> Chain {
             _ => (usize::from(length) + 1) * 8,
         };
         if chain.offset + bytes > limit {
-            return Chain {
-                outcome: Outcome::TruncatedExtension,
-                ..chain
-            };
+            return Chain { outcome: Outcome::TruncatedExtension, ..chain };
         }
         let is_fragment = chain.next == FRAGMENT;
         chain.next = following;
@@ -366,11 +350,7 @@ mod tests {
                 for length in [packet.len(), packet.len() * 3 / 4, packet.len().min(60)] {
                     let linear = &packet[..length];
                     assert_eq!(parse(linear, length), any(linear, length), "seed {seed}");
-                    assert_eq!(
-                        parse(linear, packet.len()),
-                        any(linear, packet.len()),
-                        "seed {seed}"
-                    );
+                    assert_eq!(parse(linear, packet.len()), any(linear, packet.len()), "seed {seed}");
                 }
             }
         }

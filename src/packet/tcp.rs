@@ -127,26 +127,16 @@ mod tests {
         let mut bytes = reference.to_bytes().to_vec();
         let mut segment = Tcp::new_checked(&mut bytes[..]).unwrap();
         assert_eq!(
-            (
-                segment.source_port(),
-                segment.destination_port(),
-                segment.header_bytes()
-            ),
+            (segment.source_port(), segment.destination_port(), segment.header_bytes()),
             (443, 50_000, 24)
         );
-        assert_eq!(
-            (segment.flags(), segment.checksum()),
-            (Tcp::SYN | Tcp::CWR, 0xbeef)
-        );
+        assert_eq!((segment.flags(), segment.checksum()), (Tcp::SYN | Tcp::CWR, 0xbeef));
 
         segment.swap_ports();
         segment.set_flags(Tcp::RST | Tcp::ACK);
         segment.set_checksum(0x1234);
         let (read, _) = etherparse::TcpHeader::from_slice(&bytes).unwrap();
-        assert_eq!(
-            (read.source_port, read.destination_port, read.checksum),
-            (50_000, 443, 0x1234)
-        );
+        assert_eq!((read.source_port, read.destination_port, read.checksum), (50_000, 443, 0x1234));
         assert!(read.rst && read.ack && !read.syn && !read.cwr);
         assert_eq!(Tcp::new_checked(&bytes[..19]).unwrap_err().need, 20);
     }

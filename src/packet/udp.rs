@@ -95,30 +95,19 @@ mod tests {
 
     #[test]
     fn agrees_with_etherparse() {
-        let reference = etherparse::UdpHeader {
-            source_port: 53,
-            destination_port: 40_000,
-            length: 20,
-            checksum: 0xbeef,
-        };
+        let reference =
+            etherparse::UdpHeader { source_port: 53, destination_port: 40_000, length: 20, checksum: 0xbeef };
         let mut bytes = reference.to_bytes();
         let mut datagram = Udp::new_checked(&mut bytes[..]).unwrap();
-        assert_eq!(
-            (datagram.source_port(), datagram.destination_port()),
-            (53, 40_000)
-        );
+        assert_eq!((datagram.source_port(), datagram.destination_port()), (53, 40_000));
         assert_eq!((datagram.length_bytes(), datagram.checksum()), (20, 0xbeef));
 
         datagram.swap_ports();
         datagram.set_length_bytes(21);
         datagram.set_checksum(0x1234);
         let (read, _) = etherparse::UdpHeader::from_slice(&bytes).unwrap();
-        let expected = etherparse::UdpHeader {
-            source_port: 40_000,
-            destination_port: 53,
-            length: 21,
-            checksum: 0x1234,
-        };
+        let expected =
+            etherparse::UdpHeader { source_port: 40_000, destination_port: 53, length: 21, checksum: 0x1234 };
         assert_eq!(read, expected);
         assert_eq!(Udp::new_checked(&bytes[..7]).unwrap_err().need, 8);
     }

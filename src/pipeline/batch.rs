@@ -162,11 +162,10 @@ mod tests {
         batch.each_undecided(|_| Verdict::Drop(DropReason::Rule));
         assert_eq!(batch.undecided().len(), 0);
         let verdicts = batch.finish();
-        assert_eq!(verdicts[..3], [
-            Verdict::Drop(DropReason::Rule),
-            Verdict::Bounce,
-            Verdict::Drop(DropReason::Rule)
-        ]);
+        assert_eq!(
+            verdicts[..3],
+            [Verdict::Drop(DropReason::Rule), Verdict::Bounce, Verdict::Drop(DropReason::Rule)]
+        );
     }
 
     #[test]

@@ -37,12 +37,14 @@
 
 mod batch;
 mod chain;
+mod counter;
 mod packet;
 mod stage;
 mod verdict;
 
 pub use batch::{BATCH_SIZE, Batch, Undecided, Verdicts};
 pub use chain::Pipeline;
+pub use counter::Counter;
 pub use packet::Packet;
 pub use stage::Stage;
 pub use verdict::{DropReason, PortIndex, Verdict};

@@ -120,7 +120,9 @@ pub struct PortCounters {
 #[non_exhaustive]
 pub enum PortError {
     /// The interface behind the socket is gone.
-    #[error("interface {interface} queue {queue}: the socket is no longer bound (was the interface removed?)")]
+    #[error(
+        "interface {interface} queue {queue}: the socket is no longer bound (was the interface removed?)"
+    )]
     Unbound {
         /// Name of the interface.
         interface: String,

@@ -1,1 +1,27 @@
-//! Puts plan, kernel, ports and workers together.
+//! Puts plan, kernel, ports and workers together: start, watch, stop.
+//!
+//! [`start`] does everything in an order in which a failure leaves nothing behind:
+//!
+//! 1. look: privileges, interfaces, their queues and what is attached to them, routes to the backends;
+//! 2. open: UMEM and sockets, fill rings primed;
+//! 3. load: XDP program and maps, sockets put into the XSKMAP;
+//! 4. run: workers start, neighbours are watched;
+//! 5. attach: only now packets arrive.
+//!
+//! [`Running::stop`] goes the other way. The program is held by a bpf_link of this process, so even when the process is
+//! killed the interface goes back to the host stack.
+
+#![forbid(unsafe_code)]
+
+mod cores;
+mod error;
+mod plan;
+mod running;
+mod snapshot;
+mod start;
+
+pub use cores::choose_cores;
+pub use error::{RunError, StartError};
+pub use running::{Event, Running};
+pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};
+pub use start::{Options, start};

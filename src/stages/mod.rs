@@ -1,3 +1,4 @@
 //! The stages that ship.
 
 pub mod balance;
+pub mod bounce;

@@ -1,32 +1,10 @@
 //! What a worker has done so far, readable by other threads while it runs.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use crossbeam::utils::CachePadded;
 use serde::Serialize;
 
-use crate::pipeline::DropReason;
+use crate::pipeline::{Counter, DropReason};
 use crate::port::PortCounters;
-
-/// A number that one thread writes and others read.
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds to the number. Only the owner may: this is a load and a store, not a locked instruction.
-    #[inline(always)]
-    pub(crate) fn add(&self, count: u64) {
-        self.0.store(self.0.load(Relaxed) + count, Relaxed);
-    }
-
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// The counters of one worker, on cache lines of their own.
 #[derive(Default)]

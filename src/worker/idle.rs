@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use crate::words::choices;
 
 /// Turns without work after which an adaptive worker gives way to other threads: about 20 µs.
 const SPINS: u32 = 256;
@@ -13,17 +13,18 @@ pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Longest sleep while frames are with the driver to be sent, which complete without waking anybody.
 const SLEEP_WHILE_SENDING: Duration = Duration::from_millis(1);
 
-/// How a worker waits for packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Idle {
-    /// Spins a little, then gives way, then sleeps until a packet arrives: fast under load, idle without.
-    #[default]
-    Adaptive,
-    /// Never sleeps: lowest latency, one core at 100 %.
-    Busy,
-    /// Sleeps at once: least CPU, highest latency.
-    Poll,
+choices! {
+    /// How a worker waits for packets.
+    #[derive(Default)]
+    pub enum Idle {
+        /// Spins a little, then gives way, then sleeps until a packet arrives: fast under load, idle without.
+        #[default]
+        Adaptive = "adaptive",
+        /// Never sleeps: lowest latency, one core at 100 %.
+        Busy = "busy",
+        /// Sleeps at once: least CPU, highest latency.
+        Poll = "poll",
+    }
 }
 
 /// What to do now.

@@ -87,9 +87,7 @@ impl WorkerThread {
                     worker.check_frames().map_err(|source| WorkerEnd::FrameLeak { worker: index, source })
                 }
                 Ok(Err(source)) => Err(WorkerEnd::Port { worker: index, source }),
-                Err(panic) => {
-                    Err(WorkerEnd::Panicked { worker: index, message: message_of(panic.as_ref()) })
-                }
+                Err(panic) => Err(WorkerEnd::Panicked { worker: index, message: message_of(panic.as_ref()) }),
             };
             on_end();
             end

@@ -31,7 +31,9 @@ pub struct Worker<P: Port, S> {
 
 /// Frames were lost or doubled: a bug, found when the books are closed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("frames are not conserved: {total} in all, but {free} free + {backlog} waiting + {in_flight} with the kernel")]
+#[error(
+    "frames are not conserved: {total} in all, but {free} free + {backlog} waiting + {in_flight} with the kernel"
+)]
 pub struct FrameLeak {
     /// Frames that the worker was given.
     pub total: u64,

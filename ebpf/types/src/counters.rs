@@ -15,8 +15,8 @@ pub enum CauseClass {
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $class:ident, $name:literal;)*) => {
-        /// Index into the per-CPU array `COUNTERS`. Malformed packets are counted behind the last of these, by
-        /// [`Cause::malformed_index`].
+        /// Index into the per-CPU array `COUNTERS`. Malformed packets are counted behind the last of these,
+        /// by [`Cause::malformed_index`].
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Cause { $($(#[$doc])* $variant = $number,)* }
@@ -53,8 +53,8 @@ causes! {
     PassedNeighbourDiscovery = 5, Passed, "passed-neighbour-discovery";
     /// Addressed to the host itself (only with `steer = "all"`).
     PassedHost = 6, Passed, "passed-host";
-    /// A fragment of a TCP or UDP packet (only without `steer = "all"`). Later fragments carry no port, so which of them belong
-    /// to a service is not known: all of them pass.
+    /// A fragment of a TCP or UDP packet (only without `steer = "all"`). Later fragments carry no port, so
+    /// which of them belong to a service is not known: all of them pass.
     PassedFragment = 7, Passed, "passed-fragment";
     /// Neither IPv4, IPv6 nor ARP (only without `steer = "all"`).
     PassedNotIp = 8, Passed, "passed-not-ip";

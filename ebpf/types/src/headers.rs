@@ -3,30 +3,31 @@
 //!
 //! # The rules
 //!
-//! A packet may lie in several buffers. What was **received** is all of them; **headers** are read only from the
-//! first. A header that crosses its end is truncated, as if the packet ended there.
+//! A packet may lie in several buffers. What was **received** is all of them; **headers** are read only from
+//! the first. A header that crosses its end is truncated, as if the packet ended there.
 //!
 //! Each header is checked in this order, and the first rule that is broken is the outcome:
 //!
-//! * **Ethernet**: 14 bytes, then up to [`MAX_VLAN_TAGS`] tags of 4 bytes (802.1Q `0x8100`, 802.1ad `0x88a8`, in any
-//!   order). A further tag is not looked into: [`Outcome::NotIp`] with the tag's ethertype.
-//! * **IPv4** (RFC 791): 20 bytes, version 4, header length 20 or more, the options are there, total length at least the
-//!   header length and at most what was received. Bytes behind the total length are Ethernet padding. The header
-//!   checksum is not verified.
-//! * **IPv6** (RFC 8200): 40 bytes, version 6, payload length at most what was received (jumbograms are not known, a
-//!   payload length of 0 means no payload). Then hop-by-hop options (0), routing (43), fragment (44), AH (51) and
-//!   destination options (60) are skipped in any order, at most [`MAX_IPV6_EXTENSIONS`] of them: a further one is
-//!   [`Outcome::TooManyExtensions`], whether or not it is there. Each lies within the IP packet as a whole. Any other next header,
-//!   "no next header" (59) too, is `protocol`.
-//! * **Fragments**: a later fragment has no transport header; `protocol` is that of the fragment header (IPv6)
-//!   or IP header (IPv4). Extension headers behind the fragment header of a later fragment are not looked
-//!   into, and `protocol` is then the number of the first of them. An IPv6 fragment header with offset 0 and no more
-//!   fragments (atomic, RFC 6946) is no fragment, and changes nothing where another one came before.
+//! * **Ethernet**: 14 bytes, then up to [`MAX_VLAN_TAGS`] tags of 4 bytes (802.1Q `0x8100`, 802.1ad `0x88a8`,
+//!   in any order). A further tag is not looked into: [`Outcome::NotIp`] with the tag's ethertype.
+//! * **IPv4** (RFC 791): 20 bytes, version 4, header length 20 or more, the options are there, total length
+//!   at least the header length and at most what was received. Bytes behind the total length are Ethernet
+//!   padding. The header checksum is not verified.
+//! * **IPv6** (RFC 8200): 40 bytes, version 6, payload length at most what was received (jumbograms are not
+//!   known, a payload length of 0 means no payload). Then hop-by-hop options (0), routing (43), fragment
+//!   (44), AH (51) and destination options (60) are skipped in any order, at most [`MAX_IPV6_EXTENSIONS`] of
+//!   them: a further one is [`Outcome::TooManyExtensions`], whether or not it is there. Each lies within the
+//!   IP packet as a whole. Any other next header, "no next header" (59) too, is `protocol`.
+//! * **Fragments**: a later fragment has no transport header; `protocol` is that of the fragment header
+//!   (IPv6) or IP header (IPv4). Extension headers behind the fragment header of a later fragment are not
+//!   looked into, and `protocol` is then the number of the first of them. An IPv6 fragment header with offset
+//!   0 and no more fragments (atomic, RFC 6946) is no fragment, and changes nothing where another one came
+//!   before.
 //! * **TCP** (RFC 9293): 20 bytes, data offset 5 or more, options within the IP packet.
 //! * **UDP** (RFC 768): 8 bytes; length at least 8 and, unless the packet is a fragment, at most the IP
 //!   payload.
-//! * **ICMP** (RFC 792) in IPv4 and **ICMPv6** (RFC 4443) in IPv6: 8 bytes. ICMP in IPv6 and ICMPv6 in IPv4 are
-//!   unknown protocols.
+//! * **ICMP** (RFC 792) in IPv4 and **ICMPv6** (RFC 4443) in IPv6: 8 bytes. ICMP in IPv6 and ICMPv6 in IPv4
+//!   are unknown protocols.
 //! * Any other protocol: `transport_offset` and `payload_offset` stay 0.
 //!
 //! # What is filled in when the parser stops early
@@ -75,7 +76,8 @@ pub struct Headers {
     pub vlan_tci: [u16; MAX_VLAN_TAGS],
     /// Ethertype behind the VLAN tags; 0 when the packet ends inside them.
     pub ethertype: u16,
-    /// Where what follows Ethernet and VLAN tags starts, even if nothing does; 0 when the packet ends inside them.
+    /// Where what follows Ethernet and VLAN tags starts, even if nothing does; 0 when the packet ends inside
+    /// them.
     pub network_offset: u16,
     /// Where the TCP, UDP, ICMP or ICMPv6 header starts; 0 when there is none.
     pub transport_offset: u16,

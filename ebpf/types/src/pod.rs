@@ -1,8 +1,8 @@
 //! The promise to aya that the shared types may be read from and written to maps as bytes.
 //!
-//! It holds for a type that is `repr(C)`, has no padding (whose bytes would be uninitialized memory handed to the
-//! kernel), and is valid with any bytes (the kernel may hand back any). All of them are made of integers only,
-//! so the last is so; that there is no padding is asserted below, when this module is compiled.
+//! It holds for a type that is `repr(C)`, has no padding (whose bytes would be uninitialized memory handed to
+//! the kernel), and is valid with any bytes (the kernel may hand back any). All of them are made of integers
+//! only, so the last is so; that there is no padding is asserted below, when this module is compiled.
 
 #![allow(unsafe_code)]
 

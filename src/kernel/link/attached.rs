@@ -49,12 +49,7 @@ pub struct AttachedXdp {
 /// Reads the `IFLA_XDP` attribute of a link.
 pub(super) fn of(message: &LinkMessage) -> Option<AttachedXdp> {
     let (id, mode) = id_and_mode(message)?;
-    Some(AttachedXdp {
-        id,
-        name: name_of(id),
-        mode,
-        held_by_link: held_by_link(id),
-    })
+    Some(AttachedXdp { id, name: name_of(id), mode, held_by_link: held_by_link(id) })
 }
 
 fn id_and_mode(message: &LinkMessage) -> Option<(u32, AttachedMode)> {
@@ -81,13 +76,8 @@ fn id_and_mode(message: &LinkMessage) -> Option<(u32, AttachedMode)> {
 
 /// Ends at the first error: without CAP_SYS_ADMIN that is the first step.
 fn name_of(id: u32) -> Option<String> {
-    let program = loaded_programs()
-        .map_while(Result::ok)
-        .find(|program| program.id() == id)?;
-    program
-        .name_as_str()
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
+    let program = loaded_programs().map_while(Result::ok).find(|program| program.id() == id)?;
+    program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 fn held_by_link(id: u32) -> Option<bool> {
@@ -102,12 +92,7 @@ fn held_by_link(id: u32) -> Option<bool> {
 
 /// The text of [`LinkError::XdpAttached`](super::LinkError::XdpAttached).
 pub(super) fn in_the_way(interface: &str, xdp: &AttachedXdp) -> String {
-    let AttachedXdp {
-        id,
-        name,
-        mode,
-        held_by_link,
-    } = xdp;
+    let AttachedXdp { id, name, mode, held_by_link } = xdp;
     let name = name.as_deref().unwrap_or("unnamed");
     let found = format!("`{interface}` already has an XDP program: {name} (id {id}, {mode} mode).");
     let commands: &[&str] = match mode {
@@ -116,10 +101,8 @@ pub(super) fn in_the_way(interface: &str, xdp: &AttachedXdp) -> String {
         AttachedMode::Offload => &["xdpoffload off"],
         AttachedMode::Multi => &["xdp off", "xdpgeneric off", "xdpoffload off"],
     };
-    let commands: String = commands
-        .iter()
-        .map(|command| format!("\n    ip link set dev {interface} {command}\n"))
-        .collect();
+    let commands: String =
+        commands.iter().map(|command| format!("\n    ip link set dev {interface} {command}\n")).collect();
     let owner = "it goes when the process that owns the link ends, or the pin of the link is removed; \
                  `bpftool link show` names the process";
     match held_by_link {
@@ -137,12 +120,7 @@ mod tests {
     use super::*;
 
     fn attached(mode: AttachedMode, held_by_link: Option<bool>) -> AttachedXdp {
-        AttachedXdp {
-            id: 42,
-            name: Some("xdp_lb".to_owned()),
-            mode,
-            held_by_link,
-        }
+        AttachedXdp { id: 42, name: Some("xdp_lb".to_owned()), mode, held_by_link }
     }
 
     #[test]
@@ -153,13 +131,7 @@ mod tests {
              \n    ip link set dev va xdp off\n"
         );
         assert_eq!(
-            in_the_way(
-                "va",
-                &AttachedXdp {
-                    name: None,
-                    ..attached(AttachedMode::Generic, Some(false))
-                }
-            ),
+            in_the_way("va", &AttachedXdp { name: None, ..attached(AttachedMode::Generic, Some(false)) }),
             "`va` already has an XDP program: unnamed (id 42, generic mode). Remove it with\n\
              \n    ip link set dev va xdpgeneric off\n"
         );
@@ -174,10 +146,7 @@ mod tests {
              process."
         );
         let unknown = in_the_way("va", &attached(AttachedMode::Native, None));
-        assert!(
-            unknown.contains("\n    ip link set dev va xdp off\n"),
-            "{unknown}"
-        );
+        assert!(unknown.contains("\n    ip link set dev va xdp off\n"), "{unknown}");
         assert!(
             unknown.contains("If that answers `Device or resource busy`, a bpf_link holds it"),
             "{unknown}"
@@ -199,9 +168,7 @@ mod tests {
     #[test]
     fn attribute_that_says_none_is_none() {
         let mut message = LinkMessage::default();
-        message
-            .attributes
-            .push(LinkAttribute::Xdp(vec![LinkXdp::Attached(XdpAttached::None)]));
+        message.attributes.push(LinkAttribute::Xdp(vec![LinkXdp::Attached(XdpAttached::None)]));
         assert_eq!(id_and_mode(&message), None);
     }
 }

@@ -24,12 +24,7 @@ pub struct QueueWarning {
 
 impl fmt::Display for QueueWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            interface,
-            asked,
-            in_use,
-            mends,
-        } = self;
+        let Self { interface, asked, in_use, mends } = self;
         write!(
             f,
             "`{interface}` receives on {in_use} queues, and {asked} {} asked for: packets that arrive on {} go past \
@@ -40,11 +35,7 @@ impl fmt::Display for QueueWarning {
         if mends.is_empty() {
             return write!(f, "Ask for all {in_use} queues.");
         }
-        writeln!(
-            f,
-            "Ask for all {in_use} queues, or bring all packets onto {} with",
-            range(0, *asked)
-        )?;
+        writeln!(f, "Ask for all {in_use} queues, or bring all packets onto {} with", range(0, *asked))?;
         for (position, mend) in mends.iter().enumerate() {
             let or = if position == 0 { "" } else { "\nor\n" };
             writeln!(f, "{or}\n    {mend}")?;
@@ -67,25 +58,14 @@ impl Link {
         }
         if asked > in_use {
             let mend = self.set_channels(asked);
-            return Err(LinkError::TooManyQueues {
-                interface,
-                asked,
-                in_use,
-                max: self.max_queues,
-                mend,
-            });
+            return Err(LinkError::TooManyQueues { interface, asked, in_use, max: self.max_queues, mend });
         }
         if asked == in_use {
             return Ok(None);
         }
         let rss = self.rss.then(|| format!("ethtool -X {interface} equal {asked}"));
         let mends = self.set_channels(asked).into_iter().chain(rss).collect();
-        Ok(Some(QueueWarning {
-            interface,
-            asked,
-            in_use,
-            mends,
-        }))
+        Ok(Some(QueueWarning { interface, asked, in_use, mends }))
     }
 
     /// The command that gives the interface this many receive queues, if the driver allows.
@@ -131,11 +111,7 @@ fn was(count: u32) -> &'static str {
 /// `queue 3`, or `queues 4..7` with the last one included.
 fn range(from: u32, end: u32) -> String {
     let last = end - 1;
-    if from == last {
-        format!("queue {from}")
-    } else {
-        format!("queues {from}..{last}")
-    }
+    if from == last { format!("queue {from}") } else { format!("queues {from}..{last}") }
 }
 
 #[cfg(test)]
@@ -161,12 +137,7 @@ mod tests {
     }
 
     fn combined(in_use: u32, max: u32) -> Option<Channels> {
-        Some(Channels {
-            rx: 0,
-            combined: in_use,
-            max_rx: max,
-            max_combined: max,
-        })
+        Some(Channels { rx: 0, combined: in_use, max_rx: max, max_combined: max })
     }
 
     #[test]
@@ -177,10 +148,7 @@ mod tests {
     #[test]
     fn too_many_names_the_command_that_adds_queues() {
         assert_eq!(
-            link(4, combined(4, 64), true)
-                .check_queues(8)
-                .unwrap_err()
-                .to_string(),
+            link(4, combined(4, 64), true).check_queues(8).unwrap_err().to_string(),
             "`ens1f0` receives on 4 queues, and 8 were asked for. Give it 8 with\n\
              \n    ethtool -L ens1f0 combined 8\n\
              \nor ask for 4."
@@ -190,10 +158,7 @@ mod tests {
     #[test]
     fn more_than_the_driver_allows_names_the_maximum() {
         assert_eq!(
-            link(4, combined(4, 6), true)
-                .check_queues(8)
-                .unwrap_err()
-                .to_string(),
+            link(4, combined(4, 6), true).check_queues(8).unwrap_err().to_string(),
             "`ens1f0` receives on 4 queues, and 8 were asked for. Its driver allows 6 at most (`ethtool -l ens1f0`)."
         );
         assert_eq!(
@@ -205,11 +170,7 @@ mod tests {
     #[test]
     fn fewer_warns_of_traffic_past_xfwd() {
         assert_eq!(
-            link(8, combined(8, 64), true)
-                .check_queues(4)
-                .unwrap()
-                .unwrap()
-                .to_string(),
+            link(8, combined(8, 64), true).check_queues(4).unwrap().unwrap().to_string(),
             "`ens1f0` receives on 8 queues, and 4 were asked for: packets that arrive on queues 4..7 go past xfwd to \
              the host stack. Ask for all 8 queues, or bring all packets onto queues 0..3 with\n\
              \n    ethtool -L ens1f0 combined 4\n\

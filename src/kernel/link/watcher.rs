@@ -57,27 +57,17 @@ impl LinkWatcher {
         indices: &[u32],
         on_event: impl FnMut(LinkEvent) + Send + 'static,
     ) -> Result<Self, LinkError> {
-        let failed = |call| {
-            move |source: io::Error| LinkError::Kernel {
-                call,
-                interface: "*".to_owned(),
-                source,
-            }
-        };
+        let failed =
+            |call| move |source: io::Error| LinkError::Kernel { call, interface: "*".to_owned(), source };
         let subscription =
             Subscription::new(&[libc::RTNLGRP_LINK]).map_err(failed("subscribing to RTNLGRP_LINK"))?;
-        let mut known = Known {
-            links: snapshot()?,
-            on_event,
-        };
+        let mut known = Known { links: snapshot()?, on_event };
         known.links.retain(|index, _| indices.contains(index));
         if let Some(index) = indices.iter().find(|index| !known.links.contains_key(index)) {
             return Err(LinkError::Vanished { index: *index });
         }
-        let watch = Watch::start("xfwd-links", subscription, None, move |notice| {
-            known.notice(notice)
-        })
-        .map_err(failed("starting the thread xfwd-links"))?;
+        let watch = Watch::start("xfwd-links", subscription, None, move |notice| known.notice(notice))
+            .map_err(failed("starting the thread xfwd-links"))?;
         Ok(Self { _watch: watch })
     }
 }
@@ -132,10 +122,7 @@ impl<F: FnMut(LinkEvent)> Known<F> {
 
     fn remove(&mut self, index: u32) {
         if self.links.remove(&index).is_some() {
-            (self.on_event)(LinkEvent {
-                index,
-                change: LinkChange::Removed,
-            });
+            (self.on_event)(LinkEvent { index, change: LinkChange::Removed });
         }
     }
 }
@@ -149,20 +136,13 @@ fn changes(before: Basics, now: Basics) -> Vec<LinkChange> {
         changes.push(LinkChange::Carrier(now.carrier));
     }
     if before.name != now.name {
-        changes.push(LinkChange::Renamed {
-            from: before.name,
-            to: now.name,
-        });
+        changes.push(LinkChange::Renamed { from: before.name, to: now.name });
     }
     changes
 }
 
 fn snapshot() -> Result<BTreeMap<u32, Basics>, LinkError> {
-    Ok(dump()?
-        .iter()
-        .map(Basics::of)
-        .map(|basics| (basics.index, basics))
-        .collect())
+    Ok(dump()?.iter().map(Basics::of).map(|basics| (basics.index, basics)).collect())
 }
 
 #[cfg(test)]
@@ -170,22 +150,14 @@ mod tests {
     use super::*;
 
     fn basics(index: u32, name: &str, up: bool, carrier: bool) -> Basics {
-        Basics {
-            index,
-            name: name.to_owned(),
-            up,
-            carrier,
-        }
+        Basics { index, name: name.to_owned(), up, carrier }
     }
 
     fn seen(links: &[Basics], play: impl FnOnce(&mut Known<&mut dyn FnMut(LinkEvent)>)) -> Vec<LinkChange> {
         let mut events = Vec::new();
         let mut collect = |event: LinkEvent| events.push(event.change);
         let links = links.iter().map(|link| (link.index, link.clone())).collect();
-        play(&mut Known {
-            links,
-            on_event: &mut collect,
-        });
+        play(&mut Known { links, on_event: &mut collect });
         events
     }
 
@@ -202,25 +174,19 @@ mod tests {
             [
                 LinkChange::Carrier(false),
                 LinkChange::Down,
-                LinkChange::Renamed {
-                    from: "va".to_owned(),
-                    to: "vb".to_owned()
-                }
+                LinkChange::Renamed { from: "va".to_owned(), to: "vb".to_owned() }
             ]
         );
     }
 
     #[test]
     fn after_an_overrun_the_difference_is_told() {
-        let events = seen(
-            &[basics(2, "va", true, true), basics(3, "vb", true, true)],
-            |known| {
-                known.resync(BTreeMap::from([
-                    (3, basics(3, "vb", true, false)),
-                    (4, basics(4, "vc", true, true)),
-                ]));
-            },
-        );
+        let events = seen(&[basics(2, "va", true, true), basics(3, "vb", true, true)], |known| {
+            known.resync(BTreeMap::from([
+                (3, basics(3, "vb", true, false)),
+                (4, basics(4, "vc", true, true)),
+            ]));
+        });
         assert_eq!(events, [LinkChange::Removed, LinkChange::Carrier(false)]);
     }
 

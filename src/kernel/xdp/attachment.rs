@@ -1,7 +1,7 @@
 //! Attaching the program to an interface by a bpf_link.
 //!
-//! aya's own attach is not used: where the kernel answers EINVAL (which is also some drivers' answer to a large MTU) it falls
-//! back to attaching by netlink, and an attachment made that way outlives the process.
+//! aya's own attach is not used: where the kernel answers EINVAL (which is also some drivers' answer to a
+//! large MTU) it falls back to attaching by netlink, and an attachment made that way outlives the process.
 
 use std::{
     fmt, io,
@@ -52,21 +52,15 @@ impl Attachment {
         match create_link(program, ifindex, mode) {
             Ok(link) => Ok(Self { _link: link }),
             Err(source) => {
-                let mtu = mtu(interface).unwrap_or(0);
-                Err(classify(source, ifindex, interface, mode, mtu))
+                // Read only now: it serves the message alone.
+                Err(classify(source, ifindex, interface, mode, mtu(interface).ok()))
             }
         }
     }
 }
 
-/// What the kernel's answer means.
-fn classify(
-    source: io::Error,
-    ifindex: u32,
-    interface: &str,
-    mode: XdpMode,
-    mtu: u32,
-) -> XdpError {
+/// What the kernel's answer means. `mtu` is none when there is no such interface.
+fn classify(source: io::Error, ifindex: u32, interface: &str, mode: XdpMode, mtu: Option<u32>) -> XdpError {
     let interface = interface.to_owned();
     let is_native = mode == XdpMode::Native;
     match source.raw_os_error() {
@@ -75,21 +69,23 @@ fn classify(
             call: "bpf(BPF_LINK_CREATE)",
             source: source.into(),
         },
-        Some(libc::ENODEV) => XdpError::NoInterface {
+        Some(libc::ENODEV | libc::EINVAL) if mtu.is_none() => XdpError::NoInterface {
             interface,
             ifindex,
             source,
         },
-        Some(libc::EOPNOTSUPP) if is_native && mtu <= MTU_OF_ONE_PAGE => {
-            XdpError::NoNativeXdp { interface, source }
-        }
+        Some(libc::EOPNOTSUPP) if is_native => XdpError::NoNativeXdp {
+            interface,
+            mtu: mtu.unwrap_or(0),
+            source,
+        },
         // Drivers do not agree on the number.
-        Some(libc::ERANGE | libc::EINVAL | libc::EOPNOTSUPP | libc::E2BIG)
-            if is_native && mtu > MTU_OF_ONE_PAGE =>
+        Some(libc::ERANGE | libc::EINVAL | libc::E2BIG)
+            if is_native && mtu.is_some_and(|mtu| mtu > MTU_OF_ONE_PAGE) =>
         {
             XdpError::MtuTooLarge {
                 interface,
-                mtu,
+                mtu: mtu.unwrap_or(0),
                 source,
             }
         }
@@ -121,8 +117,8 @@ fn create_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::Resu
             XdpMode::Generic => SKB_MODE,
         },
     };
-    // SAFETY: the kernel reads as many bytes as the third argument says, which is the size of what the second points
-    // to, and writes none.
+    // SAFETY: the kernel reads as many bytes as the third argument says, which is the size of what the second
+    // points to, and writes none.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -164,7 +160,7 @@ mod tests {
     use super::*;
 
     fn sort(errno: i32, mode: XdpMode, mtu: u32) -> XdpError {
-        classify(io::Error::from_raw_os_error(errno), 7, "ens1f0", mode, mtu)
+        classify(io::Error::from_raw_os_error(errno), 7, "ens1f0", mode, Some(mtu))
     }
 
     #[test]

@@ -35,13 +35,7 @@ impl KernelCounters {
         let malformed = Outcome::ALL
             .iter()
             .filter(|outcome| outcome.is_malformed())
-            .map(|&outcome| {
-                (
-                    CauseClass::Malformed,
-                    outcome.name(),
-                    self.malformed(outcome),
-                )
-            });
+            .map(|&outcome| (CauseClass::Malformed, outcome.name(), self.malformed(outcome)));
         causes.chain(malformed)
     }
 

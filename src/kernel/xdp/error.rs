@@ -3,11 +3,12 @@
 use std::{error::Error, io};
 
 use aya::{maps::MapError, util::KernelVersion};
+use caps::{CapSet, Capability};
 use thiserror::Error;
 use xfwd_ebpf_types::MAX_QUEUES;
 
-/// The largest MTU with which a packet fits the one page that drivers give it in native mode: 4,096 bytes less 256 of
-/// headroom, 320 for `skb_shared_info`, 14 of Ethernet header and 8 of VLAN tags.
+/// The largest MTU with which a packet fits the one page that drivers give it in native mode: 4,096 bytes
+/// less 256 of headroom, 320 for `skb_shared_info`, 14 of Ethernet header and 8 of VLAN tags.
 pub(super) const MTU_OF_ONE_PAGE: u32 = 3_498;
 
 /// Why the XDP program could not be loaded, attached or changed.
@@ -21,8 +22,12 @@ pub enum XdpError {
         name: &'static str,
     },
 
-    /// EPERM from any of the calls.
-    #[error("{call} is not permitted; run as root or with the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW")]
+    /// EPERM from any of the calls, or EACCES from the verifier without CAP_PERFMON, which reading a packet
+    /// at a computed offset takes.
+    #[error(
+        "{call} is not permitted; run as root or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN \
+         and CAP_NET_RAW"
+    )]
     NotPermitted {
         /// The call.
         call: &'static str,
@@ -61,7 +66,9 @@ pub enum XdpError {
     },
 
     /// A queue number that the map of sockets has no place for.
-    #[error("queue {queue} is too high: at most {MAX_QUEUES} queues of an interface can be steered, from 0 on")]
+    #[error(
+        "queue {queue} is too high: at most {MAX_QUEUES} queues of an interface can be steered, from 0 on"
+    )]
     QueueTooHigh {
         /// The queue.
         queue: u32,
@@ -94,12 +101,14 @@ pub enum XdpError {
 
     /// EOPNOTSUPP in native mode.
     #[error(
-        "the driver of {interface} does not run XDP programs, or not with its present offloads (switch LRO off: `ethtool -K \
-         {interface} lro off`); mode = \"generic\" works with every driver, slower"
+        "the driver of {interface} does not run XDP programs, or not with its MTU of {mtu} or its present offloads (switch LRO \
+         off: `ethtool -K {interface} lro off`); mode = \"generic\" works with every driver, slower"
     )]
     NoNativeXdp {
         /// The interface.
         interface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -133,7 +142,8 @@ pub enum XdpError {
         source: io::Error,
     },
 
-    /// ENODEV: there is no such interface in this network namespace.
+    /// ENODEV, or EINVAL for an interface whose MTU cannot be read: there is no such interface in this
+    /// network namespace.
     #[error("{interface} (index {ifindex}) is not an interface of this network namespace")]
     NoInterface {
         /// The interface.
@@ -146,7 +156,9 @@ pub enum XdpError {
     },
 
     /// Attaching failed for another reason.
-    #[error("bpf(BPF_LINK_CREATE) for {interface} in {mode} mode failed; `dmesg` may tell what the driver refuses")]
+    #[error(
+        "bpf(BPF_LINK_CREATE) for {interface} in {mode} mode failed; `dmesg` may tell what the driver refuses"
+    )]
     Attach {
         /// The interface.
         interface: String,
@@ -158,7 +170,9 @@ pub enum XdpError {
     },
 
     /// A packet could not be run through the program.
-    #[error("bpf(BPF_PROG_TEST_RUN) of {program} with {packet_bytes} bytes failed; fewer than 14 bytes are never taken")]
+    #[error(
+        "bpf(BPF_PROG_TEST_RUN) of {program} with {packet_bytes} bytes failed; fewer than 14 bytes are never taken"
+    )]
     TestRun {
         /// The program.
         program: &'static str,
@@ -174,12 +188,15 @@ impl XdpError {
     /// Sorts an error of loading.
     pub(super) fn loading(source: Box<dyn Error + Send + Sync>) -> Self {
         let call = "loading the XDP program by bpf()";
-        if is_refused(&*source, libc::EPERM) {
+        let lacks_perfmon =
+            || !caps::has_cap(None, CapSet::Effective, Capability::CAP_PERFMON).unwrap_or(true);
+        if is_refused(&*source, libc::EPERM) || (is_refused(&*source, libc::EACCES) && lacks_perfmon()) {
             return Self::NotPermitted { call, source };
         }
         match KernelVersion::current() {
             Ok(running) if running < KernelVersion::new(5, 18, 0) => Self::KernelTooOld {
-                running: format!("{running:?}"),
+                running: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                    .map_or_else(|_| "older".to_owned(), |release| release.trim().to_owned()),
                 source,
             },
             _ => Self::Load { source },
@@ -194,16 +211,12 @@ impl XdpError {
                 source: source.into(),
             };
         }
-        Self::Map {
-            map,
-            element,
-            source,
-        }
+        Self::Map { map, element, source }
     }
 }
 
-/// Whether the kernel's answer somewhere behind `error` was `errno`. aya hands on a missing map element as an error of
-/// its own.
+/// Whether the kernel's answer somewhere behind `error` was `errno`. aya hands on a missing map element as an
+/// error of its own.
 pub(super) fn is_refused(error: &(dyn Error + 'static), errno: i32) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -21,11 +21,12 @@ use xfwd_ebpf_types::{ServiceKey, map_ipv4};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
-    /// Everything leaves the kernel but ARP, neighbour discovery, malformed packets, and what is addressed to the host (fragments
-    /// of a service's packets too, if the service's address is one of the host's). Multicast and broadcast leave as well,
-    /// unless their addresses are listed in `host_addresses`.
+    /// Everything leaves the kernel but ARP, neighbour discovery, malformed packets, and what is addressed to
+    /// the host (fragments of a service's packets too, if the service's address is one of the host's).
+    /// Multicast and broadcast leave as well, unless their addresses are listed in `host_addresses`.
     pub all: bool,
-    /// Packets to these leave the kernel, whole TCP and UDP packets only; also when the address is one of the host's.
+    /// Packets to these leave the kernel, whole TCP and UDP packets only; also when the address is one of the
+    /// host's.
     pub services: HashSet<ServiceKey>,
     /// Addresses of the host; looked at only with `all`.
     pub host_addresses: HashSet<IpAddr>,
@@ -69,9 +70,7 @@ mod tests {
         let key = service_key(IpAddr::from([192, 0, 2, 1]), 6, 0x1234);
         assert_eq!(
             key.address,
-            [
-                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1
-            ]
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]
         );
         assert_eq!(key.port, [0x12, 0x34]);
         assert_eq!(key.zero, 0);
@@ -84,9 +83,6 @@ mod tests {
             "192.0.2.1 udp/53"
         );
         let address = "2001:db8::1".parse().unwrap();
-        assert_eq!(
-            service_name(&service_key(address, 6, 443)),
-            "2001:db8::1 tcp/443"
-        );
+        assert_eq!(service_name(&service_key(address, 6, 443)), "2001:db8::1 tcp/443");
     }
 }

@@ -43,8 +43,8 @@ impl Tables {
         })
     }
 
-    /// Widens before it narrows what the host keeps: with `all` switched on, the host's addresses must be known first;
-    /// switched off, they may go last.
+    /// Widens before it narrows what the host keeps: with `all` switched on, the host's addresses must be
+    /// known first; switched off, they may go last.
     pub(super) fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
         let host_addresses: HashSet<_> = steering
             .host_addresses
@@ -82,7 +82,8 @@ impl<K: Pod + Eq + Hash, V: Pod + Default> Table<K, V> {
                 capacity: self.capacity,
             });
         }
-        // Old and new entries are in the map at once, if they fit; if not, what is not wanted any more makes room.
+        // Old and new entries are in the map at once, if they fit; if not, what is not wanted any more makes
+        // room.
         if self.present.union(wanted).count() > self.capacity as usize {
             self.remove_others(wanted)?;
         }

@@ -1,5 +1,5 @@
-//! Running single packets through the program without an interface (`BPF_PROG_TEST_RUN`): for tests, and for the
-//! question what would become of a packet.
+//! Running single packets through the program without an interface (`BPF_PROG_TEST_RUN`): for tests, and for
+//! the question what would become of a packet.
 
 use aya::{
     TestRun, TestRunOptions,
@@ -42,8 +42,8 @@ impl From<u32> for XdpAction {
 }
 
 impl XdpProgram {
-    /// What the program does with `packet`, an Ethernet frame without checksum, as if it came by queue 0. It is counted, but goes
-    /// nowhere.
+    /// What the program does with `packet`, an Ethernet frame without checksum, as if it came by queue 0. It
+    /// is counted, but goes nowhere.
     ///
     /// # Errors
     ///
@@ -73,11 +73,7 @@ impl XdpProgram {
     }
 }
 
-fn run(
-    program: &aya::programs::Xdp,
-    name: &'static str,
-    packet: &[u8],
-) -> Result<XdpAction, XdpError> {
+fn run(program: &aya::programs::Xdp, name: &'static str, packet: &[u8]) -> Result<XdpAction, XdpError> {
     let options = TestRunOptions {
         data_in: Some(packet),
         ..TestRunOptions::default()

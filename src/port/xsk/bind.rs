@@ -1,19 +1,17 @@
 //! Opening sockets: one UMEM, one socket a queue, in the best mode that the user allows.
 
-use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use xsk_rs::config::{
-    BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig,
-};
+use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{FrameDesc, Socket, Umem};
 
 use super::options;
 use super::port::{Rings, XskFrame, XskPort};
 use crate::port::{FramePool, Port};
+use crate::words::choices;
 
 /// Bytes of one frame. 4,096 because some drivers (igb) bind in zero-copy with no smaller one.
 pub(super) const FRAME_SIZE: u32 = 4_096;
@@ -26,40 +24,31 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Most packets that one kick is allowed to send in copy mode, where the kernel lets us choose.
 const TX_BUDGET: u32 = 1_024;
 
-/// Which mode the user allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Zero-copy where the driver has it, else copy. Never generic.
-    #[default]
-    Auto,
-    /// Zero-copy or nothing.
-    ZeroCopy,
-    /// Copy, with the program in the driver.
-    Copy,
-    /// Copy, with the program behind the driver (`xdpgeneric`): works everywhere, slowly.
-    Generic,
+choices! {
+    /// Which mode the user allows.
+    #[derive(Default)]
+    pub enum Mode {
+        /// Zero-copy where the driver has it, else copy. Never generic.
+        #[default]
+        Auto = "auto",
+        /// Zero-copy or nothing.
+        ZeroCopy = "zero-copy",
+        /// Copy, with the program in the driver.
+        Copy = "copy",
+        /// Copy, with the program behind the driver (`xdpgeneric`): works everywhere, slowly.
+        Generic = "generic",
+    }
 }
 
-/// In which mode the kernel bound a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BoundMode {
-    /// The driver writes into the UMEM itself.
-    ZeroCopy,
-    /// The kernel copies each packet once.
-    Copy,
-    /// The kernel makes an skb first, then copies.
-    Generic,
-}
-
-impl fmt::Display for BoundMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ZeroCopy => "zero-copy",
-            Self::Copy => "copy",
-            Self::Generic => "generic",
-        })
+choices! {
+    /// In which mode the kernel bound a socket.
+    pub enum BoundMode {
+        /// The driver writes into the UMEM itself.
+        ZeroCopy = "zero-copy",
+        /// The kernel copies each packet once.
+        Copy = "copy",
+        /// The kernel makes an skb first, then copies.
+        Generic = "generic",
     }
 }
 
@@ -254,8 +243,7 @@ fn create_umem(request: &OpenRequest) -> Result<(Umem, Vec<FrameDesc>, bool), Bi
         .build()
         .map_err(|error| BindError::Size(error.to_string()))?;
     let frames = request.frames_per_queue * request.queues.len() as u32;
-    let frames =
-        NonZeroU32::new(frames).ok_or_else(|| BindError::Size("no queue to open".to_owned()))?;
+    let frames = NonZeroU32::new(frames).ok_or_else(|| BindError::Size("no queue to open".to_owned()))?;
     let create = |huge| Umem::new(config, frames, huge);
     if request.huge_pages
         && let Ok((umem, descs)) = create(true)
@@ -277,8 +265,8 @@ fn open_socket(
     umem: &Umem,
     mode: BindFlags,
 ) -> Result<XskPort, BindError> {
-    let ring = QueueSize::new(request.ring_size)
-        .map_err(|error| BindError::Size(format!("ring_size: {error}")))?;
+    let ring =
+        QueueSize::new(request.ring_size).map_err(|error| BindError::Size(format!("ring_size: {error}")))?;
     let mut flags = mode | BindFlags::XDP_USE_NEED_WAKEUP;
     if request.multi_buffer {
         flags |= BindFlags::XDP_USE_SG;
@@ -319,11 +307,8 @@ fn set_options(
     queue: &QueueRequest,
     port: &XskPort,
 ) -> Result<QueueReport, BindError> {
-    let failed = |source| BindError::Socket {
-        interface: queue.interface.clone(),
-        queue: queue.queue,
-        source,
-    };
+    let failed =
+        |source| BindError::Socket { interface: queue.interface.clone(), queue: queue.queue, source };
     let zero_copy = options::is_zero_copy(port.socket()).map_err(failed)?;
     let budget = TX_BUDGET.min(request.ring_size);
     // Older kernels do not know this option: they send 32 packets a kick, and `transmit` kicks again.

@@ -30,5 +30,7 @@ mod kick;
 pub mod options;
 mod port;
 
-pub use bind::{BindError, BoundMode, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueReport, QueueRequest, open};
+pub use bind::{
+    BindError, BoundMode, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueReport, QueueRequest, open,
+};
 pub use port::{XskFrame, XskPort};

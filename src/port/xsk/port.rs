@@ -275,8 +275,8 @@ impl Port for XskPort {
         let room = self.fill_size - self.in_flight.to_fill;
         if room >= REFILL_PORTION {
             // SAFETY: these frames are ours, and are moved to the kernel: `offer` removes what was produced.
-            let moved = pool
-                .offer(room as usize, |frames| unsafe { self.fill.produce(XskFrame::descs(frames)) });
+            let moved =
+                pool.offer(room as usize, |frames| unsafe { self.fill.produce(XskFrame::descs(frames)) });
             self.in_flight.to_fill += moved as u64;
         }
         if self.busy_poll || self.fill.needs_wakeup() {
@@ -293,8 +293,10 @@ impl Port for XskPort {
     }
 
     fn wait(ports: &mut [Self], timeout: Duration) -> Result<(), PortError> {
-        let mut fds: ArrayVec<libc::pollfd, MAX_WAIT> =
-            ports.iter().map(|port| libc::pollfd { fd: port.fd(), events: libc::POLLIN, revents: 0 }).collect();
+        let mut fds: ArrayVec<libc::pollfd, MAX_WAIT> = ports
+            .iter()
+            .map(|port| libc::pollfd { fd: port.fd(), events: libc::POLLIN, revents: 0 })
+            .collect();
         let milliseconds = timeout.as_millis() as i32;
         // SAFETY: `fds` is an array of `fds.len()` elements that lives through the call.
         let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds) };

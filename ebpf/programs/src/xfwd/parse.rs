@@ -220,12 +220,12 @@ fn icmp(packet: &Packet, headers: &mut Headers, offset: usize, end: usize) -> Re
     Ok(())
 }
 
-/// The offset unchanged; all the verifier knows about it afterwards is that it is below 32,768, which 8 extension
-/// headers of at most 2,048 bytes cannot reach.
+/// The offset unchanged; all the verifier knows about it afterwards is that it is below 32,768, which 8
+/// extension headers of at most 2,048 bytes cannot reach.
 ///
 /// Without this the verifier follows every combination of extension headers on its own, since each leads to
-/// another range of offsets, and needs more than ten times as many steps. It is written in assembler because the
-/// compiler would see that nothing changes.
+/// another range of offsets, and needs more than ten times as many steps. It is written in assembler because
+/// the compiler would see that nothing changes.
 #[inline(always)]
 fn forget_history(packet: &Packet, mut offset: usize) -> usize {
     let unknown = packet.queue();

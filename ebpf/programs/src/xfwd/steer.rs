@@ -27,8 +27,8 @@ struct Key {
 impl Key {
     #[inline(always)]
     fn service(&self) -> &ServiceKey {
-        // SAFETY: Key starts with the 20 bytes of a ServiceKey, every one of them is initialized, and any value
-        // of them is valid.
+        // SAFETY: Key starts with the 20 bytes of a ServiceKey, every one of them is initialized, and any
+        // value of them is valid.
         unsafe { &*core::ptr::from_ref(self).cast() }
     }
 }
@@ -91,7 +91,8 @@ fn is_whole_tcp_or_udp(headers: &Headers) -> bool {
     is_tcp_or_udp(headers) && headers.fragment() == Fragment::No
 }
 
-/// Only what the parser took for an ICMPv6 header has a type: a later fragment has none, and 0 is not in range.
+/// Only what the parser took for an ICMPv6 header has a type: a later fragment has none, and 0 is not in
+/// range.
 #[inline(always)]
 fn is_neighbour_discovery(headers: &Headers) -> bool {
     headers.ip_version == 6

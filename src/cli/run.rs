@@ -1,0 +1,150 @@
+//! `xfwd --iface IF --queues N CONFIG`: run until told to stop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::TERM_SIGNALS;
+
+use super::live::Live;
+use super::output::{print, say};
+use super::{RunArgs, WRONG_INPUT, check, summary};
+use crate::config;
+use crate::runtime::{self, Event, Options, Running, Snapshot};
+
+/// How often live rates are shown.
+const LIVE_PERIOD: Duration = Duration::from_secs(1);
+/// How late a signal may be noticed.
+const SIGNAL_PERIOD: Duration = Duration::from_millis(100);
+
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let plan = match config::load(&args.config) {
+        Ok(plan) => plan,
+        Err(error) => {
+            say(error);
+            return ExitCode::from(WRONG_INPUT);
+        }
+    };
+    for warning in &plan.warnings {
+        say(warning);
+    }
+    // Before anything is set up, so that no signal finds it half done.
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => {
+            say(format!("error: cannot listen to signals: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let options =
+        Options { interfaces: args.interfaces.clone(), queues: args.queues, cores: args.cores.clone() };
+    let running = match runtime::start(&options, &plan) {
+        Ok(running) => running,
+        Err(error) => {
+            say(format!("error: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    introduce(&running);
+    check::describe(&plan).iter().for_each(say);
+
+    watch(&running, args, &stop);
+    let (snapshot, errors) = running.stop();
+    finish(args, &snapshot);
+    for error in &errors {
+        say(format!("error: {error}"));
+    }
+    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Set by SIGINT and SIGTERM; a second one ends the process at once, which the kernel cleans up after.
+fn stop_signal() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in TERM_SIGNALS {
+        signal_hook::flag::register_conditional_shutdown(*signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(*signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// What was set up, in a few lines.
+fn introduce(running: &Running) {
+    let snapshot = running.snapshot();
+    for link in running.links() {
+        let queues: Vec<String> = snapshot
+            .queues
+            .iter()
+            .filter(|queue| queue.report.interface == link.name)
+            .map(|queue| {
+                let core = snapshot.workers[queue.worker].core;
+                let core = core.map_or("any core".to_owned(), |core| format!("core {core}"));
+                format!("queue {} {} on {core}", queue.report.queue, queue.report.mode)
+            })
+            .collect();
+        say(format!(
+            "{} ({}, mtu {}): {}",
+            link.name,
+            link.driver.as_deref().unwrap_or("unknown driver"),
+            link.mtu,
+            queues.join(", ")
+        ));
+    }
+    for warning in running.warnings() {
+        say(format!("warning: {warning}"));
+    }
+}
+
+/// Shows live rates until the run is over.
+fn watch(running: &Running, args: &RunArgs, stop: &AtomicBool) {
+    let mut live = Live::new(running.snapshot());
+    let start = Instant::now();
+    let end = args.duration.map(|seconds| start + Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+    let mut next = start + LIVE_PERIOD;
+    while !stop.load(Relaxed) {
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) {
+            break;
+        }
+        if now >= next {
+            next += LIVE_PERIOD;
+            if !args.quiet {
+                live.show(running.snapshot());
+            }
+        }
+        let wake = end.map_or(next, |end| end.min(next));
+        let event = running.wait(wake.saturating_duration_since(Instant::now()).min(SIGNAL_PERIOD));
+        if let Some(event) = event {
+            live.interrupt();
+            announce(&event);
+            if event.is_end() {
+                break;
+            }
+        }
+    }
+    live.interrupt();
+}
+
+fn announce(event: &Event) {
+    match event {
+        Event::Carrier { interface, up: false } => say(format!("{interface}: carrier lost")),
+        Event::Carrier { interface, up: true } => say(format!("{interface}: carrier back")),
+        Event::Neighbour { address, mac: Some(mac) } => say(format!("backend {address} is at {mac}")),
+        Event::Neighbour { address, mac: None } => {
+            say(format!("backend {address} no longer answers ARP or neighbour discovery"));
+        }
+        // These two are told as errors at the end.
+        Event::WorkerEnded(_) | Event::InterfaceRemoved(_) => {}
+    }
+}
+
+fn finish(args: &RunArgs, snapshot: &Snapshot) {
+    if args.json {
+        match serde_json::to_string_pretty(snapshot) {
+            Ok(json) => print(json),
+            Err(error) => say(format!("error: the summary could not be written as JSON: {error}")),
+        }
+    } else {
+        print(summary::tables(snapshot));
+    }
+}

@@ -1,0 +1,136 @@
+//! The tables at the end of a run.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::output::count;
+use crate::runtime::Snapshot;
+
+/// Everything that was counted, as tables.
+pub(super) fn tables(snapshot: &Snapshot) -> String {
+    let totals = &snapshot.totals;
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:.1} s: {} packets, {} bytes received; {} bounced, {} forwarded, {} dropped; {} sent; {} lost before the workers",
+        snapshot.seconds,
+        count(totals.packets),
+        count(totals.bytes),
+        count(totals.verdicts.bounce),
+        count(totals.verdicts.forward),
+        count(totals.verdicts.drop),
+        count(totals.sent),
+        count(totals.lost),
+    );
+    for table in [queues(snapshot), causes(snapshot), backends(snapshot)].into_iter().flatten() {
+        let _ = write!(text, "\n{table}");
+        text.push('\n');
+    }
+    text.trim_end().to_owned()
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(header.iter().copied());
+    table
+}
+
+/// Numbers stand to the right, from column `first` on.
+fn numbers_from(table: &mut Table, first: usize) {
+    for column in table.column_iter_mut().skip(first) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+fn queues(snapshot: &Snapshot) -> Option<Table> {
+    let mut table = table(&[
+        "queue",
+        "mode",
+        "core",
+        "received",
+        "bounced",
+        "forwarded",
+        "dropped",
+        "sent",
+        "kicks",
+        "lost: ring full",
+        "other",
+        "fill ring empty",
+    ]);
+    for queue in &snapshot.queues {
+        let row = &snapshot.workers[queue.worker];
+        let counters = &row.counters;
+        table.add_row([
+            format!("{}:{}", queue.report.interface, queue.report.queue),
+            queue.report.mode.to_string(),
+            row.core.map_or("any".to_owned(), |core| core.to_string()),
+            count(counters.rx_packets),
+            count(counters.bounced),
+            count(counters.forwarded),
+            count(counters.dropped_total()),
+            count(counters.tx_completed),
+            count(counters.tx_kicks),
+            count(queue.statistics.rx_ring_full),
+            count(queue.statistics.rx_dropped),
+            count(queue.statistics.rx_fill_ring_empty_descs),
+        ]);
+    }
+    numbers_from(&mut table, 2);
+    Some(table)
+}
+
+/// Where packets went, by reason: in the XDP program and in the workers.
+fn causes(snapshot: &Snapshot) -> Option<Table> {
+    let mut table = table(&["where", "what", "packets"]);
+    for interface in &snapshot.interfaces {
+        for (cause, packets) in &interface.causes {
+            table.add_row([format!("XDP on {}", interface.name), (*cause).to_owned(), count(*packets)]);
+        }
+    }
+    for row in &snapshot.workers {
+        for (reason, packets) in &row.counters.dropped {
+            table.add_row([format!("worker {}", row.worker), format!("dropped-{reason}"), count(*packets)]);
+        }
+    }
+    numbers_from(&mut table, 2);
+    (table.row_count() > 0).then_some(table)
+}
+
+fn backends(snapshot: &Snapshot) -> Option<Table> {
+    if snapshot.backends.is_empty() {
+        return None;
+    }
+    let mut table = table(&[
+        "service",
+        "backend",
+        "weight",
+        "packets",
+        "bytes",
+        "connections",
+        "share of connections",
+        "by weight",
+    ]);
+    for backend in &snapshot.backends {
+        let of_service = || snapshot.backends.iter().filter(|other| other.service == backend.service);
+        let connections: u64 = of_service().map(|other| other.connections).sum();
+        let weights: u64 = of_service().map(|other| u64::from(other.weight)).sum();
+        table.add_row([
+            backend.service.clone(),
+            backend.address.to_string(),
+            backend.weight.to_string(),
+            count(backend.packets),
+            count(backend.bytes),
+            count(backend.connections),
+            percent(backend.connections, connections),
+            percent(u64::from(backend.weight), weights),
+        ]);
+    }
+    numbers_from(&mut table, 2);
+    Some(table)
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
+}

@@ -1,0 +1,112 @@
+//! `[pipeline]`: which stages a packet passes, in which order.
+
+use toml::Spanned;
+
+use super::reader::{Reader, Section, choice};
+use crate::words::choices;
+
+choices! {
+    /// A stage of the pipeline.
+    pub enum StageKind {
+        /// Load balancing, of `[[service]]`.
+        Balance = "balance",
+        /// Back where it came from, of `[bounce]`.
+        Bounce = "bounce",
+    }
+}
+
+impl StageKind {
+    /// Name of the section that has its settings.
+    const fn section(self) -> &'static str {
+        match self {
+            Self::Balance => "service",
+            Self::Bounce => "bounce",
+        }
+    }
+
+    /// The section as it stands in the file.
+    const fn header(self) -> &'static str {
+        match self {
+            Self::Balance => "[[service]]",
+            Self::Bounce => "[bounce]",
+        }
+    }
+}
+
+/// A stage that is planned but cannot be used yet, and its section.
+pub(super) const NOT_BUILT: &str = "filter";
+
+/// The stages in the order a packet passes them: what `[pipeline]` names, or else all that have a section.
+pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind> {
+    let all = [StageKind::Balance, StageKind::Bounce];
+    let in_file = all.into_iter().filter(|stage| root.has(stage.section()));
+    let section = root.table(reader, "pipeline", "[pipeline]", &["stages"]);
+    let named = section.as_ref().and_then(|section| section.texts(reader, "stages"));
+    let Some(named) = named else {
+        let stages: Vec<_> = in_file.collect();
+        if stages.is_empty() && !root.has(NOT_BUILT) {
+            reader.error_about_file("there is nothing to do").help(
+                "add `[[service]]` to balance load, or `[bounce]` to send packets back where they came from",
+            );
+        }
+        return stages;
+    };
+
+    let mut stages: Vec<Spanned<StageKind>> = Vec::new();
+    for word in &named {
+        if let Some(stage) = stage(root, reader, word, &stages) {
+            stages.push(Spanned::new(word.span(), stage));
+        }
+    }
+    if named.is_empty()
+        && let Some(list) = section.as_ref().and_then(|section| section.value("stages"))
+    {
+        reader
+            .error(list.span(), "`stages` is empty")
+            .help("without `stages`, all sections of the file are used");
+        return Vec::new();
+    }
+    for unused in in_file.filter(|stage| !named.iter().any(|word| *word.get_ref() == stage.name())) {
+        if let Some(place) = root.value(unused.section()) {
+            reader
+                .warning(place.span(), format!("`{}` is not used", unused.header()))
+                .label(format!("`stages` of `[pipeline]` does not name `{unused}`"));
+        }
+    }
+    let position = |wanted| stages.iter().position(|stage| *stage.get_ref() == wanted);
+    if let (Some(bounce), Some(balance)) = (position(StageKind::Bounce), position(StageKind::Balance))
+        && bounce < balance
+    {
+        reader
+            .warning(stages[balance].span(), "no packet reaches `balance`")
+            .label("`bounce` stands before it and sends every packet back");
+    }
+    stages.into_iter().map(Spanned::into_inner).collect()
+}
+
+/// The stage `word` names; `None` when that is wrong, which is reported.
+fn stage(
+    root: &Section<'_>,
+    reader: &mut Reader<'_>,
+    word: &Spanned<&str>,
+    before: &[Spanned<StageKind>],
+) -> Option<StageKind> {
+    if *word.get_ref() == NOT_BUILT {
+        reader.error(word.span(), "the stage `filter` is not built yet").label("remove it");
+        return None;
+    }
+    let stage: StageKind = choice(reader, "stages", word)?;
+    if before.iter().any(|first| *first.get_ref() == stage) {
+        reader
+            .error(word.span(), format!("the stage `{stage}` stands twice in `stages`"))
+            .label("remove this");
+        return None;
+    }
+    if !root.has(stage.section()) {
+        reader
+            .error(word.span(), format!("the stage `{stage}` has no section"))
+            .label(format!("add `{}`, or remove this", stage.header()));
+        return None;
+    }
+    Some(stage)
+}

@@ -1,0 +1,203 @@
+//! A run in progress.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use xfwd_ebpf_types::CauseClass;
+
+use super::RunError;
+use super::snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, WorkerRow};
+use crate::config::StageKind;
+use crate::kernel::addresses::AddressWatcher;
+use crate::kernel::link::{Link, LinkWatcher};
+use crate::kernel::neighbours::NeighbourWatcher;
+use crate::kernel::xdp::XdpProgram;
+use crate::packet::MacAddress;
+use crate::port::xsk::{QueueReport, options};
+use crate::stages::balance::BalanceControl;
+use crate::worker::{WorkerCounters, WorkerThread};
+
+/// Something that happened while running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A worker has ended by itself: the run is over, [`Running::stop`] says why.
+    WorkerEnded(usize),
+    /// An interface was removed: the run is over.
+    InterfaceRemoved(String),
+    /// An interface lost or got its line.
+    Carrier {
+        /// Name of the interface.
+        interface: String,
+        /// Whether there is a line now.
+        up: bool,
+    },
+    /// A backend's MAC address changed.
+    Neighbour {
+        /// The backend.
+        address: IpAddr,
+        /// Its MAC address now.
+        mac: Option<MacAddress>,
+    },
+}
+
+impl Event {
+    /// Whether the run cannot go on.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::WorkerEnded(_) | Self::InterfaceRemoved(_))
+    }
+}
+
+/// A run. Dropping it stops it.
+pub struct Running {
+    pub(super) started: Instant,
+    pub(super) warnings: Vec<String>,
+    pub(super) huge_pages: bool,
+    pub(super) stages: Vec<StageKind>,
+    pub(super) links: Vec<Link>,
+    pub(super) sockets: Vec<Socket>,
+    pub(super) workers: Vec<WorkerSlot>,
+    pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
+    pub(super) balance: Option<Arc<BalanceControl>>,
+    pub(super) neighbours: Option<NeighbourWatcher>,
+    pub(super) addresses: Option<AddressWatcher>,
+    pub(super) link_watcher: Option<LinkWatcher>,
+    pub(super) events: Receiver<Event>,
+}
+
+/// A second handle of a socket that a worker owns.
+pub(super) struct Socket {
+    pub report: QueueReport,
+    pub worker: usize,
+    pub fd: OwnedFd,
+}
+
+pub(super) struct WorkerSlot {
+    pub thread: Option<WorkerThread>,
+    pub core: Option<usize>,
+    pub counters: Arc<WorkerCounters>,
+}
+
+impl Running {
+    /// What the user should know about how it started.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The interfaces, as they were at the start.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// The stages, in order.
+    pub fn stages(&self) -> &[StageKind] {
+        &self.stages
+    }
+
+    /// Whether packet memory lies in huge pages.
+    pub fn huge_pages(&self) -> bool {
+        self.huge_pages
+    }
+
+    /// Waits for the next event, at most for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Option<Event> {
+        self.events.recv_timeout(timeout).ok()
+    }
+
+    pub(super) fn programs(&self) -> MutexGuard<'_, Vec<XdpProgram>> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        let queues: Vec<QueueSnapshot> = self
+            .sockets
+            .iter()
+            .map(|socket| QueueSnapshot {
+                report: socket.report.clone(),
+                worker: socket.worker,
+                // A socket whose interface is gone has nothing to tell any more.
+                statistics: options::statistics(socket.fd.as_fd()).unwrap_or_default(),
+            })
+            .collect();
+        let workers: Vec<WorkerRow> = self
+            .workers
+            .iter()
+            .enumerate()
+            .map(|(worker, slot)| WorkerRow { worker, core: slot.core, counters: slot.counters.snapshot() })
+            .collect();
+        Snapshot {
+            seconds: self.started.elapsed().as_secs_f64(),
+            totals: Totals::of(&workers, &queues),
+            interfaces: self.interfaces(),
+            queues,
+            workers,
+            backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
+        }
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceSnapshot> {
+        let programs = self.programs();
+        self.links
+            .iter()
+            .zip(programs.iter())
+            .map(|(link, program)| {
+                let counters = program.counters().unwrap_or_default();
+                let causes = counters.iter().filter(|(_, _, packets)| *packets > 0);
+                InterfaceSnapshot {
+                    name: link.name.clone(),
+                    driver: link.driver.clone(),
+                    steered: counters.total(CauseClass::Steered),
+                    passed: counters.total(CauseClass::Passed),
+                    malformed: counters.total(CauseClass::Malformed),
+                    causes: causes.map(|(_, name, packets)| (name, packets)).collect(),
+                }
+            })
+            .collect()
+    }
+
+    /// Takes the program off the interfaces, lets the workers send what they have, and returns the last counters, with
+    /// every reason why the run had ended by itself.
+    pub fn stop(mut self) -> (Snapshot, Vec<RunError>) {
+        let errors = self.take_down();
+        (self.snapshot(), errors)
+    }
+
+    fn take_down(&mut self) -> Vec<RunError> {
+        let mut errors: Vec<RunError> = self
+            .events
+            .try_iter()
+            .filter_map(|event| match event {
+                Event::InterfaceRemoved(name) => Some(RunError::InterfaceRemoved(name)),
+                _ => None,
+            })
+            .collect();
+        for program in self.programs().iter_mut() {
+            program.detach();
+        }
+        for slot in &self.workers {
+            slot.thread.iter().for_each(WorkerThread::stop);
+        }
+        for slot in &mut self.workers {
+            if let Some(thread) = slot.thread.take() {
+                errors.extend(thread.join().err().map(RunError::from));
+            }
+        }
+        // Watchers call into what was just taken down; they end with their owner.
+        self.neighbours = None;
+        self.addresses = None;
+        self.link_watcher = None;
+        errors
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for error in self.take_down() {
+            tracing::error!("{error}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Everything that can be counted, at one moment.
+
+use serde::Serialize;
+
+use crate::port::xsk::QueueReport;
+use crate::port::xsk::options::XdpStatistics;
+use crate::stages::balance::BackendCounters;
+use crate::worker::WorkerSnapshot;
+
+/// The counters of a run. Each is exact; two of them may be a moment apart while packets flow.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Seconds since the program was attached.
+    pub seconds: f64,
+    /// Sums over all workers.
+    pub totals: Totals,
+    /// Each interface: what the XDP program did with its packets.
+    pub interfaces: Vec<InterfaceSnapshot>,
+    /// Each socket.
+    pub queues: Vec<QueueSnapshot>,
+    /// Each worker.
+    pub workers: Vec<WorkerRow>,
+    /// Each backend of each service.
+    pub backends: Vec<BackendCounters>,
+}
+
+/// Sums over all workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Packets received.
+    pub packets: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// What became of them.
+    pub verdicts: Verdicts,
+    /// Frames that the kernel gave back as sent.
+    pub sent: u64,
+    /// Packets that were steered to a socket and lost before it, since its rings were full or empty.
+    pub lost: u64,
+}
+
+/// Packets by verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verdicts {
+    /// Sent out of the port they came in by.
+    pub bounce: u64,
+    /// Sent out of another port.
+    pub forward: u64,
+    /// Dropped.
+    pub drop: u64,
+}
+
+/// What the XDP program of one interface did.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterfaceSnapshot {
+    /// Name of the interface.
+    pub name: String,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// Packets redirected to sockets.
+    pub steered: u64,
+    /// Packets left to the host network stack.
+    pub passed: u64,
+    /// Packets with broken headers, left to the host network stack.
+    pub malformed: u64,
+    /// Packets by cause; causes without a packet are left out.
+    pub causes: Vec<(&'static str, u64)>,
+}
+
+/// One socket.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueSnapshot {
+    /// How it was bound.
+    #[serde(flatten)]
+    pub report: QueueReport,
+    /// Worker that owns it.
+    pub worker: usize,
+    /// What the kernel lost on its way.
+    pub statistics: XdpStatistics,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerRow {
+    /// Index of the worker.
+    pub worker: usize,
+    /// Core that it is pinned to.
+    pub core: Option<usize>,
+    /// Its counters.
+    #[serde(flatten)]
+    pub counters: WorkerSnapshot,
+}
+
+impl Totals {
+    pub(super) fn of(workers: &[WorkerRow], queues: &[QueueSnapshot]) -> Self {
+        let mut totals =
+            Self { lost: queues.iter().map(|queue| queue.statistics.rx_lost()).sum(), ..Self::default() };
+        for WorkerRow { counters, .. } in workers {
+            totals.packets += counters.rx_packets;
+            totals.bytes += counters.rx_bytes;
+            totals.sent += counters.tx_completed;
+            totals.verdicts.bounce += counters.bounced;
+            totals.verdicts.forward += counters.forwarded;
+            totals.verdicts.drop += counters.dropped_total();
+        }
+        totals
+    }
+}

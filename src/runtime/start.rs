@@ -1,0 +1,297 @@
+//! Starting a run, in an order in which a failure leaves nothing behind.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Sender, bounded};
+
+use super::running::{Event, Running, Socket, WorkerSlot};
+use super::{StartError, choose_cores, plan as plans};
+use crate::config::{Plan, Steer};
+use crate::kernel::addresses::{AddressWatcher, host_addresses};
+use crate::kernel::capabilities::{self, MemlockOutcome};
+use crate::kernel::features::Feature;
+use crate::kernel::link::{Link, LinkChange, LinkWatcher};
+use crate::kernel::neighbours::NeighbourWatcher;
+use crate::kernel::xdp::{XdpMode, XdpProgram};
+use crate::packet::MacAddress;
+use crate::port::xsk::{self, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
+use crate::stages::balance::BalanceControl;
+use crate::worker::{Worker, WorkerThread};
+
+/// Room for events that nobody has read yet; a reader that is late misses the newer ones.
+const EVENTS: usize = 256;
+/// How long to wait for the backends' MAC addresses before starting without them.
+const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What to run on.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names of the interfaces, each a port of every worker.
+    pub interfaces: Vec<String>,
+    /// Number of queues of each interface, from 0: one worker a queue.
+    pub queues: u32,
+    /// Cores to run on; `None` chooses.
+    pub cores: Option<Vec<usize>>,
+}
+
+/// Starts a run: when this returns, packets are being processed.
+///
+/// # Errors
+///
+/// [`StartError`]; the interfaces are as they were then.
+pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
+    let mut warnings = Vec::new();
+    let links = look(options, plan, &mut warnings)?;
+    let egress = plans::egress(plan, &links)?;
+    let mut balance = plans::balance(plan, &egress)?;
+
+    let mut opened = xsk::open(&open_request(options, plan, &links))?;
+    warnings.extend(opened.zero_copy_refused.take().map(|why| format!("no zero-copy ({why}): copy mode")));
+    if plan.dataplane.huge_pages && !opened.huge_pages {
+        warnings.push("no huge pages are free: packet memory lies in ordinary pages".to_owned());
+    }
+    let programs = load(plan, &links, &opened)?;
+
+    let usable: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let (cores, few) = choose_cores(options.queues as usize, options.cores.as_deref(), &usable);
+    warnings.extend(few);
+    let (events, receiver) = bounded(EVENTS);
+    let sockets = duplicate(&opened)?;
+    let huge_pages = opened.huge_pages;
+    let workers = start_workers(plan, opened, balance.as_mut(), &cores, &events)?;
+
+    let balance = balance.map(Arc::new);
+    let programs = Arc::new(Mutex::new(programs));
+    let mut running = Running {
+        started: Instant::now(),
+        warnings,
+        huge_pages,
+        stages: plan.stages.clone(),
+        links: links.clone(),
+        sockets,
+        workers,
+        programs: Arc::clone(&programs),
+        balance: balance.clone(),
+        neighbours: None,
+        addresses: None,
+        link_watcher: None,
+        events: receiver,
+    };
+    // From here on `running` takes down again what has been set up, if something fails.
+    if let Some(control) = balance {
+        let wanted = egress.iter().map(|(address, egress)| (egress.interface, *address)).collect();
+        let watcher = watch_neighbours(wanted, control, events.clone())?;
+        let missing = watcher.wait_resolved(NEIGHBOUR_PATIENCE);
+        running.warnings.extend(missing.iter().map(|(_, address)| {
+            format!("backend {address} does not answer ARP or neighbour discovery yet: packets for it are dropped until it does")
+        }));
+        running.neighbours = Some(watcher);
+    }
+    running.link_watcher = Some(watch_links(&links, events)?);
+    if plan.dataplane.steer == Steer::All {
+        running.addresses = Some(watch_addresses(plan, &programs)?);
+    }
+    let mode = match plan.dataplane.mode {
+        Mode::Generic => XdpMode::Generic,
+        _ => XdpMode::Native,
+    };
+    for (program, link) in running.programs().iter_mut().zip(&links) {
+        program.attach(link.index, &link.name, mode)?;
+    }
+    running.started = Instant::now();
+    Ok(running)
+}
+
+/// Privileges and interfaces, before anything is touched.
+fn look(options: &Options, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Link>, StartError> {
+    if options.interfaces.is_empty() {
+        return Err(StartError::NoInterface);
+    }
+    if options.queues == 0 {
+        return Err(StartError::NoQueue);
+    }
+    let mut links: Vec<Link> = Vec::new();
+    for name in &options.interfaces {
+        let link = Link::find(name)?;
+        if links.iter().any(|other| other.index == link.index) {
+            return Err(StartError::InterfaceTwice(name.clone()));
+        }
+        warnings.extend(link.check_queues(options.queues)?.map(|warning| warning.to_string()));
+        links.push(link);
+    }
+    capabilities::check()?;
+    let memlock = capabilities::raise_memlock();
+    if matches!(memlock, MemlockOutcome::Limited { .. }) {
+        warnings.push(memlock.to_string());
+    }
+    for link in &links {
+        link.check_no_xdp()?;
+        if needs_multi_buffer(link) {
+            Feature::MultiBuffer.check().map_err(|unsupported| StartError::Mtu {
+                interface: link.name.clone(),
+                mtu: link.mtu,
+                largest: MAX_SINGLE_BUFFER_MTU,
+                unsupported,
+            })?;
+        }
+        if !link.up {
+            warnings.push(format!("interface {} is down: `ip link set {} up`", link.name, link.name));
+        }
+        if plan.dataplane.mode == Mode::Generic {
+            warnings.push(format!(
+                "interface {}: generic mode, as asked: each packet becomes an skb first, so this is slow",
+                link.name
+            ));
+        }
+    }
+    Ok(links)
+}
+
+fn needs_multi_buffer(link: &Link) -> bool {
+    link.mtu > MAX_SINGLE_BUFFER_MTU
+}
+
+fn open_request(options: &Options, plan: &Plan, links: &[Link]) -> OpenRequest {
+    let dataplane = &plan.dataplane;
+    let queues = links
+        .iter()
+        .flat_map(|link| {
+            (0..options.queues).map(|queue| QueueRequest {
+                interface: link.name.clone(),
+                queue,
+                worker: queue as usize,
+            })
+        })
+        .collect();
+    OpenRequest {
+        queues,
+        workers: options.queues as usize,
+        mode: dataplane.mode,
+        frames_per_queue: dataplane.frames_per_queue,
+        ring_size: dataplane.ring_size,
+        multi_buffer: links.iter().any(needs_multi_buffer),
+        huge_pages: dataplane.huge_pages,
+        busy_poll: dataplane.busy_poll,
+    }
+}
+
+/// One program a link, with the sockets in its XSKMAP.
+fn load(plan: &Plan, links: &[Link], opened: &Opened) -> Result<Vec<XdpProgram>, StartError> {
+    let steering = plans::steering(plan, host_addresses()?);
+    let mut programs = Vec::new();
+    for link in links {
+        let mut program = XdpProgram::load(&steering)?;
+        for port in opened.ports.iter().flatten().filter(|port| port.interface() == link.name) {
+            program.insert_socket(port.queue(), &port.socket())?;
+        }
+        programs.push(program);
+    }
+    Ok(programs)
+}
+
+/// Second handles of the sockets, to read statistics while the workers own the first ones.
+fn duplicate(opened: &Opened) -> Result<Vec<Socket>, StartError> {
+    opened
+        .reports
+        .iter()
+        .map(|report| {
+            let (worker, port) = opened
+                .ports
+                .iter()
+                .enumerate()
+                .flat_map(|(worker, ports)| ports.iter().map(move |port| (worker, port)))
+                .find(|(_, port)| port.interface() == report.interface && port.queue() == report.queue)
+                .expect("every report is of a port");
+            let fd: OwnedFd = port.socket().try_clone_to_owned().map_err(StartError::Duplicate)?;
+            tracing::debug!(
+                interface = report.interface,
+                queue = report.queue,
+                fd = fd.as_raw_fd(),
+                "socket"
+            );
+            Ok(Socket { report: report.clone(), worker, fd })
+        })
+        .collect()
+}
+
+fn start_workers(
+    plan: &Plan,
+    opened: Opened,
+    mut balance: Option<&mut BalanceControl>,
+    cores: &[Option<usize>],
+    events: &Sender<Event>,
+) -> Result<Vec<WorkerSlot>, StartError> {
+    let mut workers = Vec::new();
+    for (index, (ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
+        let pipeline = plans::pipeline(plan, balance.as_deref_mut());
+        let counters = Arc::default();
+        let worker = Worker::new(ports, pool, pipeline, plan.dataplane.idle, Arc::clone(&counters));
+        let events = events.clone();
+        let ended = move || {
+            let _ = events.try_send(Event::WorkerEnded(index));
+        };
+        let thread = WorkerThread::start(index, worker, cores[index], ended)?;
+        workers.push(WorkerSlot { thread: Some(thread), core: cores[index], counters });
+    }
+    Ok(workers)
+}
+
+fn watch_neighbours(
+    wanted: Vec<(u32, IpAddr)>,
+    control: Arc<BalanceControl>,
+    events: Sender<Event>,
+) -> Result<NeighbourWatcher, StartError> {
+    let on_change = move |change: crate::kernel::neighbours::NeighbourChange| {
+        let mac = change.mac.map(MacAddress);
+        if !control.set_neighbour(change.address, mac) {
+            tracing::error!(
+                "a worker did not take in the new MAC address of {} within a second",
+                change.address
+            );
+        }
+        let _ = events.try_send(Event::Neighbour { address: change.address, mac });
+    };
+    Ok(NeighbourWatcher::start(wanted, on_change)?)
+}
+
+fn watch_links(links: &[Link], events: Sender<Event>) -> Result<LinkWatcher, StartError> {
+    let names: Vec<(u32, String)> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+    let indices: Vec<u32> = links.iter().map(|link| link.index).collect();
+    let watcher = LinkWatcher::start(&indices, move |event| {
+        let Some((_, name)) = names.iter().find(|(index, _)| *index == event.index) else { return };
+        let name = name.clone();
+        let event = match event.change {
+            LinkChange::Removed => Event::InterfaceRemoved(name),
+            LinkChange::Carrier(up) => Event::Carrier { interface: name, up },
+            _ => return,
+        };
+        let _ = events.try_send(event);
+    })?;
+    Ok(watcher)
+}
+
+/// With `steer = "all"` the program has to know which addresses are the host's own.
+fn watch_addresses(
+    plan: &Plan,
+    programs: &Arc<Mutex<Vec<XdpProgram>>>,
+) -> Result<AddressWatcher, StartError> {
+    let (plan, programs) = (plan.clone(), Arc::clone(programs));
+    let update = move |addresses: Vec<IpAddr>| {
+        let steering = plans::steering(&plan, addresses);
+        for program in programs.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            if let Err(error) = program.set_steering(&steering) {
+                tracing::error!(
+                    "a change of the host's addresses could not be told to the XDP program: {error}"
+                );
+            }
+        }
+    };
+    let on_change = update.clone();
+    let (watcher, initial) = AddressWatcher::start(move |change| on_change(change.all))?;
+    update(initial);
+    Ok(watcher)
+}
