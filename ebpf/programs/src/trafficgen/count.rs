@@ -205,9 +205,14 @@ fn is_ours(ctx: &XdpContext, transport: usize, protocol: u8) -> bool {
         },
         TCP => {
             let port = setting!(TCP_PORT) as u16;
-            match (u16_at(ctx, transport), u16_at(ctx, transport + 2)) {
-                (Some(source), Some(destination)) => port == 0 || source == port || destination == port,
-                _ => false,
+            // Both ports by one check: of two, LLVM makes an OR of pointers, which the verifier refuses.
+            match at::<[u16; 2]>(ctx, transport) {
+                Some(ports) => {
+                    // SAFETY: `at` has checked that the frame has these bytes.
+                    let [source, destination] = unsafe { *ports }.map(u16::from_be);
+                    port == 0 || source == port || destination == port
+                }
+                None => false,
             }
         }
         _ => false,

@@ -18,8 +18,8 @@ pub struct Report {
 
 impl Report {
     pub fn new() -> Result<Self> {
-        // Three digits, from 1 µs to as long as it takes.
-        let latency_us = Histogram::new(3)?;
+        // Three digits, from 1 µs to a minute; what takes longer is shown as a minute.
+        let latency_us = Histogram::new_with_max(60_000_000, 3)?;
         Ok(Self {
             succeeded: 0,
             backends: BTreeMap::new(),
