@@ -30,7 +30,7 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
     text.trim_end().to_owned()
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(header.iter().copied());
