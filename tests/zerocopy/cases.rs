@@ -94,8 +94,10 @@ fn balance() -> String {
 fn frames(packet: fn(u32, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..FRAMES)
         .map(|number| {
-            // Up to the longest frame of a link with MTU 1,500: 74 bytes are the longest headers.
-            let length = (number * 37) % (1514 - 74 - TAG_BYTES as u32);
+            // From the shortest frame of Ethernet, since shorter ones come back padded, with their tag not at the end (42
+            // bytes are the shortest headers), to the longest of a link with MTU 1,500 (74 are the longest headers).
+            let (shortest, longest) = (60 - 42 - TAG_BYTES as u32, 1514 - 74 - TAG_BYTES as u32);
+            let length = shortest + (number * 37) % (longest - shortest + 1);
             let mut payload: Vec<u8> = (0..length).map(|at| (number + at * 7) as u8).collect();
             payload.extend(tag(number));
             packet(number, &payload)

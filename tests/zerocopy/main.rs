@@ -183,13 +183,17 @@ fn answers(subject: &mut impl Subject, case: &Case, mode: Mode, bound: &str) -> 
 fn bounce_all(subject: &mut impl Subject, case: &Case) -> Vec<Vec<u8>> {
     let frames = (case.frames)();
     let result = exchange(subject.outside().wire(), &frames, WINDOW, PATIENCE).unwrap();
-    assert_eq!(
-        result.answered(),
-        frames.len(),
-        "{}: not every frame came back; xfwd says: {}",
-        case.name,
-        subject.log()
-    );
+    if result.answered() < frames.len() {
+        let lost: Vec<usize> = (0..frames.len()).filter(|number| result.answers[*number].is_none()).collect();
+        panic!(
+            "{}: without an answer: {} of {}, the first {:?}\n{}",
+            case.name,
+            lost.len(),
+            frames.len(),
+            &lost[..lost.len().min(20)],
+            subject.autopsy()
+        );
+    }
     assert_eq!(result.doubled, 0, "{}: frames came back twice", case.name);
     let answers: Vec<Vec<u8>> = result.answers.into_iter().flatten().collect();
     for (number, (frame, answer)) in frames.iter().zip(&answers).enumerate() {

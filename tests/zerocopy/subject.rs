@@ -39,8 +39,8 @@ pub trait Subject {
     fn outside(&self) -> &Outside;
     /// Starts xfwd and waits until it runs and the link is up.
     fn start(&mut self, case: &Case, mode: Mode) -> Run;
-    /// What the running xfwd has written to standard error so far.
-    fn log(&mut self) -> String;
+    /// Ends xfwd and tells all that may explain what went wrong.
+    fn autopsy(&mut self) -> String;
     /// Stops xfwd by SIGINT: exit status, summary, standard error.
     fn stop(&mut self, run: Run) -> (i32, Value, String);
     /// Asserts that there is no XDP program on the interface.
@@ -136,10 +136,16 @@ impl VmSubject {
         self.machine.wait_until(command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// What xfwd has written to standard error so far.
+    fn log(&mut self) -> String {
+        self.run("cat /tmp/err").output
+    }
+
     fn launch(&mut self, case: &Case, mode: Mode) {
         let file = case.file(mode);
         let xfwd = format!("xfwd --iface eth0 --queues {QUEUES} --json --quiet /etc/{file}");
-        self.run(&format!("{xfwd} >/tmp/out 2>/tmp/err & pid=$!"));
+        // The files are emptied here, not by the job in the background: what is read next must not be of the last run.
+        self.run(&format!(": >/tmp/out; : >/tmp/err; {xfwd} >>/tmp/out 2>>/tmp/err & pid=$!"));
     }
 
     /// What `xfwd features` says about the card.
@@ -178,10 +184,11 @@ impl VmSubject {
         self.wait_for_carrier();
     }
 
-    /// A driver may take the link down a moment after xfwd says that it runs: wait until it has been up for a while.
+    /// Waits until the link has been up for a while: igb resets when a program comes or goes.
     fn wait_for_carrier(&mut self) {
         self.wait_until(
-            "for i in 1 2 3 4 5 6; do [ \"$(cat /sys/class/net/eth0/carrier)\" = 1 ] || break; sleep 0.05; [ $i = 6 ]; done",
+            "up=0; for i in 1 2 3 4 5 6; do read up </sys/class/net/eth0/carrier; [ \"$up\" = 1 ] || break; sleep 0.05; done; \
+             [ \"$up\" = 1 ]",
         );
     }
 
@@ -208,8 +215,15 @@ impl Subject for VmSubject {
         Run { log: self.log(), process: None }
     }
 
-    fn log(&mut self) -> String {
-        self.run("cat /tmp/err").output
+    fn autopsy(&mut self) -> String {
+        let statistics = self.run("grep . /sys/class/net/eth0/statistics/* | grep -v ':0$'").output;
+        self.run("kill -INT $pid; wait $pid");
+        format!(
+            "{statistics}\n{}\n{}\n{}",
+            self.log(),
+            self.run("cat /tmp/out").output,
+            self.machine.console()
+        )
     }
 
     fn stop(&mut self, _run: Run) -> (i32, Value, String) {
@@ -285,7 +299,7 @@ impl Subject for VethSubject {
         Run { log: self.log.clone(), process: Some(process) }
     }
 
-    fn log(&mut self) -> String {
+    fn autopsy(&mut self) -> String {
         self.log.clone()
     }
 
