@@ -27,7 +27,7 @@ pub const fn host_v4(host: u8) -> Ipv4Addr {
 /// Address number `host` in 2001:db8::/32, which reads as the number does: host 11 has 2001:db8::11.
 pub const fn host_v6(host: u8) -> Ipv6Addr {
     let host = host as u16;
-    let digits = (host / 100) << 8 | (host / 10 % 10) << 4 | host % 10;
+    let digits = ((host / 100) << 8) | ((host / 10 % 10) << 4) | (host % 10);
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, digits)
 }
 

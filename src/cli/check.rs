@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::WRONG_INPUT;
-use super::output::{print, say};
-use crate::config::{self, Plan};
+use super::output::{print, say, say_error};
+use crate::config::{self, ConfigError, Plan};
 
 pub(super) fn check(path: &Path) -> ExitCode {
     match config::load(path) {
@@ -13,14 +13,20 @@ pub(super) fn check(path: &Path) -> ExitCode {
             for warning in &plan.warnings {
                 say(warning);
             }
-            describe(&plan).iter().for_each(print);
-            ExitCode::SUCCESS
+            print(describe(&plan).join("\n"))
         }
-        Err(error) => {
-            say(error);
-            ExitCode::from(WRONG_INPUT)
-        }
+        Err(error) => refuse(&error),
     }
+}
+
+/// Says why a config cannot be used.
+pub(super) fn refuse(error: &ConfigError) -> ExitCode {
+    match error {
+        // Each of its diagnostics begins with `error:`.
+        ConfigError::Invalid(_) => say(error),
+        _ => say_error(error),
+    }
+    ExitCode::from(WRONG_INPUT)
 }
 
 /// What the plan does, a line each.

@@ -15,6 +15,7 @@ mod summary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -58,14 +59,14 @@ struct RunArgs {
     #[arg(long = "iface", value_name = "IF", required = true)]
     interfaces: Vec<String>,
     /// Queues of each interface, from queue 0: one worker a queue.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     queues: u32,
     /// Cores for the workers, in order [default: all but the first, if there are enough].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cores: Option<Vec<usize>>,
     /// Stop by itself after so many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    duration: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    duration: Option<Duration>,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -75,6 +76,19 @@ struct RunArgs {
     /// The config.
     #[arg(value_name = "CONFIG", required = true)]
     config: PathBuf,
+}
+
+/// Longest `--duration`: more than a lifetime, and far from where adding it to the clock could overflow.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// A number of seconds, such as `10` or `0.5`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 =
+        text.parse().map_err(|_| "not a number of seconds, such as `10` or `0.5`".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        _ => Err(format!("must be from 0 to {} seconds", LONGEST.as_secs())),
+    }
 }
 
 /// Parses the command line and does what it says.
@@ -101,6 +115,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_is_a_number_of_seconds_that_a_clock_can_take() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+        for wrong in ["", "ten", "nan", "inf", "-1", "1e300", "5s"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,16 +1,45 @@
 //! Writing to the two streams, and numbers for people.
 
+use std::error::Error;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
 
 /// Writes a line to standard error. A reader that has gone away is no reason to stop forwarding packets.
 pub(super) fn say(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Writes a line to standard output.
-pub(super) fn print(line: impl Display) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+/// Writes an error to standard error, with what caused it where it does not say so itself.
+pub(super) fn say_error(error: &dyn Error) {
+    say(format!("error: {}", with_causes(error)));
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str("\n  caused by: ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Writes a line to standard output. A reader that has gone away (`| head`) wants no more; anything else, such as a full
+/// disk, is an error.
+pub(super) fn print(line: impl Display) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(format!("error: cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// A count with separators: `1,234,567`.
@@ -46,6 +75,20 @@ pub(super) fn rate(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot start")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no memory: {0}")]
+    struct Inner(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_told_unless_the_error_says_it() {
+        let error = Outer(Inner(std::io::Error::other("12 pages short")));
+        assert_eq!(with_causes(&error), "cannot start\n  caused by: no memory: 12 pages short");
+    }
 
     #[test]
     fn numbers_read_well() {

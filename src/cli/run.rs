@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::TERM_SIGNALS;
 
 use super::live::Live;
-use super::output::{print, say};
+use super::output::{print, say, say_error};
 use super::{RunArgs, WRONG_INPUT, check, summary};
 use crate::config;
-use crate::runtime::{self, Event, Options, Running, Snapshot};
+use crate::runtime::{self, Event, Options, Running, Snapshot, StartError};
 
 /// How often live rates are shown.
 const LIVE_PERIOD: Duration = Duration::from_secs(1);
@@ -21,10 +21,7 @@ const SIGNAL_PERIOD: Duration = Duration::from_millis(100);
 pub(super) fn run(args: &RunArgs) -> ExitCode {
     let plan = match config::load(&args.config) {
         Ok(plan) => plan,
-        Err(error) => {
-            say(error);
-            return ExitCode::from(WRONG_INPUT);
-        }
+        Err(error) => return check::refuse(&error),
     };
     for warning in &plan.warnings {
         say(warning);
@@ -42,8 +39,13 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     let running = match runtime::start(&options, &plan) {
         Ok(running) => running,
         Err(error) => {
-            say(format!("error: {error}"));
-            return ExitCode::FAILURE;
+            say_error(&error);
+            return match error {
+                StartError::InterfaceTwice(_) | StartError::TooManyInterfaces(_) => {
+                    ExitCode::from(WRONG_INPUT)
+                }
+                _ => ExitCode::FAILURE,
+            };
         }
     };
     introduce(&running);
@@ -51,11 +53,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 
     watch(&running, args, &stop);
     let (snapshot, errors) = running.stop();
-    finish(args, &snapshot);
+    let status = finish(args, &snapshot);
     for error in &errors {
-        say(format!("error: {error}"));
+        say_error(error);
     }
-    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if errors.is_empty() { status } else { ExitCode::FAILURE }
 }
 
 /// Set by SIGINT and SIGTERM; a second one ends the process at once, which the kernel cleans up after.
@@ -99,7 +101,7 @@ fn introduce(running: &Running) {
 fn watch(running: &Running, args: &RunArgs, stop: &AtomicBool) {
     let mut live = Live::new(running.snapshot());
     let start = Instant::now();
-    let end = args.duration.map(|seconds| start + Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+    let end = args.duration.map(|duration| start + duration);
     let mut next = start + LIVE_PERIOD;
     while !stop.load(Relaxed) {
         let now = Instant::now();
@@ -138,13 +140,16 @@ fn announce(event: &Event) {
     }
 }
 
-fn finish(args: &RunArgs, snapshot: &Snapshot) {
+fn finish(args: &RunArgs, snapshot: &Snapshot) -> ExitCode {
     if args.json {
         match serde_json::to_string_pretty(snapshot) {
             Ok(json) => print(json),
-            Err(error) => say(format!("error: the summary could not be written as JSON: {error}")),
+            Err(error) => {
+                say(format!("error: the summary could not be written as JSON: {error}"));
+                ExitCode::FAILURE
+            }
         }
     } else {
-        print(summary::tables(snapshot));
+        print(summary::tables(snapshot))
     }
 }

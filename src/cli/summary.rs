@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use console::Term;
 
 use super::output::count;
 use crate::runtime::Snapshot;
@@ -13,7 +14,7 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:.1} s: {} packets, {} bytes received; {} bounced, {} forwarded, {} dropped; {} sent; {} lost before the workers",
+        "{:.1} s: {} packets, {} bytes received\n{} bounced, {} forwarded, {} dropped; {} sent; {} lost before the workers",
         snapshot.seconds,
         count(totals.packets),
         count(totals.bytes),
@@ -33,6 +34,10 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    // On a terminal a table is as wide as that; in a file it is as wide as it needs to be.
+    if let Some((_, columns)) = Term::stdout().size_checked() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+    }
     table.set_header(header.iter().copied());
     table
 }

@@ -38,7 +38,7 @@ const ALT_NAME_MAX_BYTES: usize = 127;
 #[non_exhaustive]
 pub enum LinkError {
     /// No interface has this name.
-    #[error("there is no interface `{name}` in this network namespace; {}", listing(.existing))]
+    #[error("there is no interface `{name}` in this network namespace; {}", listing(.name, .existing))]
     NotFound {
         /// What was looked for.
         name: String,
@@ -95,11 +95,25 @@ pub enum LinkError {
     },
 }
 
-fn listing(existing: &[String]) -> String {
-    if existing.is_empty() {
-        "it has none at all".to_owned()
+/// Names that a message lists; a host of containers has hundreds.
+const NAMES_LISTED: usize = 8;
+/// Most differences between a name and the one that was meant.
+const NEAR: usize = 2;
+
+fn listing(name: &str, existing: &[String]) -> String {
+    let Some(nearest) = existing.first() else {
+        return "it has none at all".to_owned();
+    };
+    let distance = strsim::damerau_levenshtein(name, nearest);
+    let hint = if distance <= NEAR && distance < nearest.chars().count() {
+        format!("did you mean `{nearest}`? It has: ")
     } else {
-        format!("it has: {}", existing.join(", "))
+        "it has: ".to_owned()
+    };
+    let listed = existing[..existing.len().min(NAMES_LISTED)].join(", ");
+    match existing.len().saturating_sub(NAMES_LISTED) {
+        0 => format!("{hint}{listed}"),
+        more => format!("{hint}{listed}, and {more} more"),
     }
 }
 
@@ -352,6 +366,17 @@ fn alternative_names(message: &LinkMessage) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_name_is_proposed_if_it_is_near() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(listing("eht0", &names(&["eth0", "lo"])), "did you mean `eth0`? It has: eth0, lo");
+        assert_eq!(listing("ens1f0", &names(&["eth0", "lo"])), "it has: eth0, lo");
+        assert_eq!(listing("x", &names(&["lo"])), "it has: lo");
+        assert_eq!(listing("x", &[]), "it has none at all");
+        let many: Vec<_> = (0..300).map(|number| format!("veth{number}")).collect();
+        assert!(listing("ens1f0", &many).ends_with(", veth7, and 292 more"));
+    }
 
     #[test]
     fn loopback_is_found_everywhere() {

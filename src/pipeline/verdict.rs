@@ -49,6 +49,8 @@ drop_reasons! {
     NoNeighbour, "no-neighbour";
     /// The verdict named a port that the worker does not have.
     NoPort, "no-port";
+    /// Too many packets wait for the port that it was to leave by, which is down or slower than the others.
+    TxFull, "tx-full";
     /// More fragments (buffers) than one packet may have.
     TooManyFragments, "too-many-fragments";
     /// A reply that must not be sent: to a group, or to an error.

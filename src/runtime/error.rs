@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+use super::NoSuchCore;
 use crate::kernel::addresses::AddressError;
 use crate::kernel::capabilities::MissingCapabilities;
 use crate::kernel::link::LinkError;
 use crate::kernel::neighbours::NeighbourError;
 use crate::kernel::routes::RouteError;
 use crate::kernel::xdp::XdpError;
-use crate::port::xsk::BindError;
+use crate::port::xsk::{BindError, MAX_PORTS};
 use crate::stages::balance::maglev::TableError;
 use crate::worker::WorkerEnd;
 
@@ -27,6 +28,12 @@ pub enum StartError {
     /// The same interface twice.
     #[error("interface {0} was named twice")]
     InterfaceTwice(String),
+    /// More interfaces than a worker has room for.
+    #[error("{0} interfaces were named; a worker can serve {MAX_PORTS}")]
+    TooManyInterfaces(usize),
+    /// A core was named that is not there.
+    #[error(transparent)]
+    Core(#[from] NoSuchCore),
     /// This process may not do what is needed.
     #[error(transparent)]
     Capabilities(#[from] MissingCapabilities),
@@ -36,7 +43,7 @@ pub enum StartError {
     /// Packets would be larger than what this kernel hands to AF_XDP.
     #[error(
         "interface {interface}: MTU {mtu} is too large: packets over {largest} bytes need AF_XDP with several buffers a \
-         packet, {unsupported}; `ip link set dev {interface} mtu {largest}` would do"
+         packet, and {unsupported}; `ip link set dev {interface} mtu {largest}` would do"
     )]
     Mtu {
         /// Name of the interface.
@@ -57,6 +64,17 @@ pub enum StartError {
         backend: IpAddr,
         /// What the kernel says.
         source: RouteError,
+    },
+    /// A backend that is this host.
+    #[error(
+        "service {service}: backend {backend} is an address of this host; a balancer cannot be a backend of its own, \
+         since what it sends does not come back to its network stack"
+    )]
+    OwnAddress {
+        /// Name of the service.
+        service: String,
+        /// Address of the backend.
+        backend: IpAddr,
     },
     /// Direct server return needs the backend on the link.
     #[error(
@@ -109,7 +127,30 @@ pub enum RunError {
     /// A worker ended by itself.
     #[error(transparent)]
     Worker(#[from] WorkerEnd),
-    /// An interface was removed.
-    #[error("interface {0} was removed")]
+    /// An interface is gone.
+    #[error("interface {0} was removed, or moved to another network namespace")]
     InterfaceRemoved(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::features::{Feature, Unsupported};
+    use crate::port::xsk::MAX_SINGLE_BUFFER_MTU;
+
+    #[test]
+    fn an_mtu_that_is_too_large_is_told_with_what_would_do() {
+        let error = StartError::Mtu {
+            interface: "ens1f0".to_owned(),
+            mtu: 9_000,
+            largest: MAX_SINGLE_BUFFER_MTU,
+            unsupported: Unsupported { feature: Feature::MultiBuffer, running: (6, 1) },
+        };
+        assert_eq!(
+            error.to_string(),
+            "interface ens1f0: MTU 9000 is too large: packets over 3498 bytes need AF_XDP with several buffers a packet, \
+             and multi-buffer AF_XDP (XDP_USE_SG) needs Linux 6.6; this is Linux 6.1; `ip link set dev ens1f0 mtu 3498` \
+             would do"
+        );
+    }
 }

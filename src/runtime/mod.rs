@@ -15,13 +15,14 @@
 
 mod cores;
 mod error;
+mod events;
 mod plan;
 mod running;
 mod snapshot;
 mod start;
 
-pub use cores::choose_cores;
+pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};
-pub use start::{Options, start};
+pub use start::{Options, start, start_with};

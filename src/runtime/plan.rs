@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::StartError;
 use crate::config::{Plan, Service, StageKind};
 use crate::kernel::link::Link;
-use crate::kernel::routes::{Route, route_to};
+use crate::kernel::routes::{Route, RouteKind, route_to};
 use crate::kernel::xdp::{Steering, service_key};
 use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
@@ -59,6 +59,9 @@ pub(super) fn egress(plan: &Plan, links: &[Link]) -> Result<HashMap<IpAddr, Egre
 /// Direct server return rewrites nothing but MAC addresses, so the backend must be a neighbour.
 fn direct_port(service: &Service, route: &Route, links: &[Link]) -> Result<Egress, StartError> {
     let position = links.iter().position(|link| link.index == route.interface);
+    if route.kind == RouteKind::Local {
+        return Err(StartError::OwnAddress { service: service.name.clone(), backend: route.destination });
+    }
     match (position, route.gateway) {
         (Some(index), None) => Ok(Egress {
             port: index as PortIndex,

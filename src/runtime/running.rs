@@ -1,14 +1,15 @@
 //! A run in progress.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
 use xfwd_ebpf_types::CauseClass;
 
 use super::RunError;
+use super::events::EventReceiver;
 use super::snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, WorkerRow};
 use crate::config::StageKind;
 use crate::kernel::addresses::AddressWatcher;
@@ -16,9 +17,10 @@ use crate::kernel::link::{Link, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::XdpProgram;
 use crate::packet::MacAddress;
+use crate::port::PortError;
 use crate::port::xsk::{QueueReport, options};
 use crate::stages::balance::BalanceControl;
-use crate::worker::{WorkerCounters, WorkerThread};
+use crate::worker::{WorkerCounters, WorkerEnd, WorkerThread};
 
 /// Something that happened while running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +67,9 @@ pub struct Running {
     pub(super) neighbours: Option<NeighbourWatcher>,
     pub(super) addresses: Option<AddressWatcher>,
     pub(super) link_watcher: Option<LinkWatcher>,
-    pub(super) events: Receiver<Event>,
+    /// Names of interfaces that are gone.
+    pub(super) removed: Arc<Mutex<Vec<String>>>,
+    pub(super) events: EventReceiver,
 }
 
 /// A second handle of a socket that a worker owns.
@@ -97,14 +101,10 @@ impl Running {
         &self.stages
     }
 
-    /// Whether packet memory lies in huge pages.
-    pub fn huge_pages(&self) -> bool {
-        self.huge_pages
-    }
-
-    /// Waits for the next event, at most for `timeout`.
+    /// Waits for the next event, at most for `timeout`. Of many that nobody waited for only the older ones are kept; an
+    /// [end](Event::is_end) always is, and is told first.
     pub fn wait(&self, timeout: Duration) -> Option<Event> {
-        self.events.recv_timeout(timeout).ok()
+        self.events.wait(timeout)
     }
 
     pub(super) fn programs(&self) -> MutexGuard<'_, Vec<XdpProgram>> {
@@ -131,6 +131,7 @@ impl Running {
             .collect();
         Snapshot {
             seconds: self.started.elapsed().as_secs_f64(),
+            huge_pages: self.huge_pages,
             totals: Totals::of(&workers, &queues),
             interfaces: self.interfaces(),
             queues,
@@ -167,31 +168,40 @@ impl Running {
     }
 
     fn take_down(&mut self) -> Vec<RunError> {
-        let mut errors: Vec<RunError> = self
-            .events
-            .try_iter()
-            .filter_map(|event| match event {
-                Event::InterfaceRemoved(name) => Some(RunError::InterfaceRemoved(name)),
-                _ => None,
-            })
-            .collect();
         for program in self.programs().iter_mut() {
             program.detach();
         }
-        for slot in &self.workers {
-            slot.thread.iter().for_each(WorkerThread::stop);
-        }
-        for slot in &mut self.workers {
-            if let Some(thread) = slot.thread.take() {
-                errors.extend(thread.join().err().map(RunError::from));
-            }
-        }
-        // Watchers call into what was just taken down; they end with their owner.
+        // Before the workers, who take in what these have to tell.
         self.neighbours = None;
         self.addresses = None;
         self.link_watcher = None;
-        errors
+        for slot in &self.workers {
+            slot.thread.iter().for_each(WorkerThread::stop);
+        }
+        let ends: Vec<WorkerEnd> = self
+            .workers
+            .iter_mut()
+            .filter_map(|slot| slot.thread.take())
+            .filter_map(|thread| thread.join().err())
+            .collect();
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons(&mut removed, ends)
     }
+}
+
+/// Why the run ended by itself. The removal of an interface is told once, whoever saw it: the watcher of the links, the
+/// workers, or all of them.
+fn reasons(removed: &mut Vec<String>, ends: Vec<WorkerEnd>) -> Vec<RunError> {
+    let mut others = Vec::new();
+    for end in ends {
+        match end {
+            WorkerEnd::Port { source: PortError::Unbound { interface, .. }, .. } => removed.push(interface),
+            end => others.push(RunError::Worker(end)),
+        }
+    }
+    let mut seen = HashSet::new();
+    let removed = removed.drain(..).filter(|name| seen.insert(name.clone())).map(RunError::InterfaceRemoved);
+    removed.collect::<Vec<_>>().into_iter().chain(others).collect()
 }
 
 impl Drop for Running {
@@ -199,5 +209,30 @@ impl Drop for Running {
         for error in self.take_down() {
             tracing::error!("{error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_interface_is_told_once() {
+        let unbound = |worker, interface: &str| WorkerEnd::Port {
+            worker,
+            source: PortError::Unbound { interface: interface.to_owned(), queue: 0 },
+        };
+        let panicked = WorkerEnd::Panicked { worker: 2, message: "oh".to_owned() };
+        let ends = vec![unbound(0, "va"), unbound(1, "va"), panicked, unbound(3, "vb")];
+        let texts: Vec<_> =
+            reasons(&mut vec!["va".to_owned()], ends).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "interface va was removed, or moved to another network namespace",
+                "interface vb was removed, or moved to another network namespace",
+                "worker 2 panicked: oh",
+            ]
+        );
     }
 }

@@ -13,6 +13,8 @@ use crate::worker::WorkerSnapshot;
 pub struct Snapshot {
     /// Seconds since the program was attached.
     pub seconds: f64,
+    /// Whether packet memory lies in huge pages.
+    pub huge_pages: bool,
     /// Sums over all workers.
     pub totals: Totals,
     /// Each interface: what the XDP program did with its packets.

@@ -5,8 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Sender, bounded};
-
+use super::events::{self, EventSender};
 use super::running::{Event, Running, Socket, WorkerSlot};
 use super::{StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
@@ -17,12 +16,11 @@ use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::{XdpMode, XdpProgram};
 use crate::packet::MacAddress;
-use crate::port::xsk::{self, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
+use crate::pipeline::{Pipeline, Stage};
+use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
 use crate::stages::balance::BalanceControl;
 use crate::worker::{Worker, WorkerThread};
 
-/// Room for events that nobody has read yet; a reader that is late misses the newer ones.
-const EVENTS: usize = 256;
 /// How long to wait for the backends' MAC addresses before starting without them.
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -43,7 +41,46 @@ pub struct Options {
 ///
 /// [`StartError`]; the interfaces are as they were then.
 pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
+    start_with(options, plan, |_worker, pipeline| pipeline)
+}
+
+/// As [`start`], with stages of the caller's own: `stage` is called for each worker, by number, with the pipeline that
+/// the plan describes, and returns what the worker runs.
+///
+/// ```no_run
+/// use xfwd::pipeline::{Batch, DropReason, Stage, Verdict};
+/// use xfwd::runtime::{Options, start_with};
+///
+/// struct NoJumbo;
+///
+/// impl Stage for NoJumbo {
+///     fn name(&self) -> &str {
+///         "no-jumbo"
+///     }
+///     fn process(&mut self, batch: &mut Batch<'_>) {
+///         batch.each_undecided(|packet| match packet.len() {
+///             0..=1518 => Verdict::Continue,
+///             _ => Verdict::Drop(DropReason::Rule),
+///         });
+///     }
+/// }
+///
+/// let plan = xfwd::config::parse("bounce", "[bounce]\n[dataplane]\nsteer = \"all\"")?;
+/// let options = Options { interfaces: vec!["ens1f0".to_owned()], queues: 4, ..Options::default() };
+/// let running = start_with(&options, &plan, |_worker, pipeline| (NoJumbo, pipeline))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn start_with<S: Stage + 'static>(
+    options: &Options,
+    plan: &Plan,
+    stage: impl FnMut(usize, Pipeline) -> S,
+) -> Result<Running, StartError> {
     let mut warnings = Vec::new();
+    let cores = cores(options, &mut warnings)?;
     let links = look(options, plan, &mut warnings)?;
     let egress = plans::egress(plan, &links)?;
     let mut balance = plans::balance(plan, &egress)?;
@@ -55,14 +92,10 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     }
     let programs = load(plan, &links, &opened)?;
 
-    let usable: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    let (cores, few) = choose_cores(options.queues as usize, options.cores.as_deref(), &usable);
-    warnings.extend(few);
-    let (events, receiver) = bounded(EVENTS);
+    let (events, receiver) = events::channel();
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
-    let workers = start_workers(plan, opened, balance.as_mut(), &cores, &events)?;
+    let workers = start_workers(plan, opened, balance.as_mut(), &cores, &events, stage)?;
 
     let balance = balance.map(Arc::new);
     let programs = Arc::new(Mutex::new(programs));
@@ -79,6 +112,7 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
         neighbours: None,
         addresses: None,
         link_watcher: None,
+        removed: Arc::default(),
         events: receiver,
     };
     // From here on `running` takes down again what has been set up, if something fails.
@@ -91,7 +125,7 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
         }));
         running.neighbours = Some(watcher);
     }
-    running.link_watcher = Some(watch_links(&links, events)?);
+    running.link_watcher = Some(watch_links(&links, Arc::clone(&running.removed), events)?);
     if plan.dataplane.steer == Steer::All {
         running.addresses = Some(watch_addresses(plan, &programs)?);
     }
@@ -106,6 +140,14 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     Ok(running)
 }
 
+fn cores(options: &Options, warnings: &mut Vec<String>) -> Result<Vec<Option<usize>>, StartError> {
+    let usable: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let (cores, warning) = choose_cores(options.queues as usize, options.cores.as_deref(), &usable)?;
+    warnings.extend(warning);
+    Ok(cores)
+}
+
 /// Privileges and interfaces, before anything is touched.
 fn look(options: &Options, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Link>, StartError> {
     if options.interfaces.is_empty() {
@@ -113,6 +155,9 @@ fn look(options: &Options, plan: &Plan, warnings: &mut Vec<String>) -> Result<Ve
     }
     if options.queues == 0 {
         return Err(StartError::NoQueue);
+    }
+    if options.interfaces.len() > MAX_PORTS {
+        return Err(StartError::TooManyInterfaces(options.interfaces.len()));
     }
     let mut links: Vec<Link> = Vec::new();
     for name in &options.interfaces {
@@ -218,22 +263,21 @@ fn duplicate(opened: &Opened) -> Result<Vec<Socket>, StartError> {
         .collect()
 }
 
-fn start_workers(
+fn start_workers<S: Stage + 'static>(
     plan: &Plan,
     opened: Opened,
     mut balance: Option<&mut BalanceControl>,
     cores: &[Option<usize>],
-    events: &Sender<Event>,
+    events: &EventSender,
+    mut stage: impl FnMut(usize, Pipeline) -> S,
 ) -> Result<Vec<WorkerSlot>, StartError> {
     let mut workers = Vec::new();
     for (index, (ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
-        let pipeline = plans::pipeline(plan, balance.as_deref_mut());
+        let stage = stage(index, plans::pipeline(plan, balance.as_deref_mut()));
         let counters = Arc::default();
-        let worker = Worker::new(ports, pool, pipeline, plan.dataplane.idle, Arc::clone(&counters));
+        let worker = Worker::new(ports, pool, stage, plan.dataplane.idle, Arc::clone(&counters));
         let events = events.clone();
-        let ended = move || {
-            let _ = events.try_send(Event::WorkerEnded(index));
-        };
+        let ended = move || events.send(Event::WorkerEnded(index));
         let thread = WorkerThread::start(index, worker, cores[index], ended)?;
         workers.push(WorkerSlot { thread: Some(thread), core: cores[index], counters });
     }
@@ -243,7 +287,7 @@ fn start_workers(
 fn watch_neighbours(
     wanted: Vec<(u32, IpAddr)>,
     control: Arc<BalanceControl>,
-    events: Sender<Event>,
+    events: EventSender,
 ) -> Result<NeighbourWatcher, StartError> {
     let on_change = move |change: crate::kernel::neighbours::NeighbourChange| {
         let mac = change.mac.map(MacAddress);
@@ -253,23 +297,30 @@ fn watch_neighbours(
                 change.address
             );
         }
-        let _ = events.try_send(Event::Neighbour { address: change.address, mac });
+        events.send(Event::Neighbour { address: change.address, mac });
     };
     Ok(NeighbourWatcher::start(wanted, on_change)?)
 }
 
-fn watch_links(links: &[Link], events: Sender<Event>) -> Result<LinkWatcher, StartError> {
+fn watch_links(
+    links: &[Link],
+    removed: Arc<Mutex<Vec<String>>>,
+    events: EventSender,
+) -> Result<LinkWatcher, StartError> {
     let names: Vec<(u32, String)> = links.iter().map(|link| (link.index, link.name.clone())).collect();
     let indices: Vec<u32> = links.iter().map(|link| link.index).collect();
     let watcher = LinkWatcher::start(&indices, move |event| {
         let Some((_, name)) = names.iter().find(|(index, _)| *index == event.index) else { return };
         let name = name.clone();
         let event = match event.change {
-            LinkChange::Removed => Event::InterfaceRemoved(name),
+            LinkChange::Removed => {
+                removed.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+                Event::InterfaceRemoved(name)
+            }
             LinkChange::Carrier(up) => Event::Carrier { interface: name, up },
             _ => return,
         };
-        let _ = events.try_send(event);
+        events.send(event);
     })?;
     Ok(watcher)
 }

@@ -49,9 +49,10 @@ pub enum WorkerEnd {
     },
 }
 
-/// A running worker.
+/// A running worker. Dropping it stops the worker and waits for its end.
 pub struct WorkerThread {
-    handle: JoinHandle<Result<(), WorkerEnd>>,
+    /// Taken by whoever waits for it.
+    handle: Option<JoinHandle<Result<(), WorkerEnd>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -96,7 +97,7 @@ impl WorkerThread {
             .name(format!("xfwd-worker-{index}"))
             .spawn(body)
             .map_err(|source| WorkerEnd::Thread { worker: index, source })?;
-        Ok(Self { handle, stop })
+        Ok(Self { handle: Some(handle), stop })
     }
 
     /// Tells the worker to stop, without waiting.
@@ -106,7 +107,7 @@ impl WorkerThread {
 
     /// Whether the worker has ended.
     pub fn is_finished(&self) -> bool {
-        self.handle.is_finished()
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Waits for the worker's end.
@@ -114,8 +115,25 @@ impl WorkerThread {
     /// # Errors
     ///
     /// [`WorkerEnd`] when it was not the one asked for.
-    pub fn join(self) -> Result<(), WorkerEnd> {
-        self.handle.join().expect("the thread's body catches panics")
+    pub fn join(mut self) -> Result<(), WorkerEnd> {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<(), WorkerEnd> {
+        match self.handle.take() {
+            Some(handle) => handle.join().expect("the thread's body catches panics"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A worker that nobody can stop any more would keep its queue, and its core, for as long as the process lives.
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        self.stop();
+        if let Err(end) = self.wait() {
+            tracing::error!("{end}");
+        }
     }
 }
 
@@ -167,6 +185,13 @@ mod tests {
         let (thread, ended) = start(true);
         let end = thread.join().unwrap_err();
         assert_eq!(end.to_string(), "worker 3 panicked: a bug in a stage");
+        assert!(ended.load(Relaxed));
+    }
+
+    #[test]
+    fn a_worker_ends_with_its_handle() {
+        let (thread, ended) = start(false);
+        drop(thread);
         assert!(ended.load(Relaxed));
     }
 

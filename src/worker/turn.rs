@@ -15,12 +15,19 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(300);
 /// Turns after which an always busy worker publishes the counters of its ports.
 const TURNS_PER_PUBLICATION: u32 = 64;
 
+/// What of its share of the frames (those of the worker, divided by its ports) a port may keep waiting for its tx ring.
+/// A share is four times a ring or more: with as much again on the tx ring, and twice as much on the fill ring, a port
+/// that sends nothing any more has used up its own share, and the other ports have theirs.
+const BACKLOG_PART: usize = 4;
+
 /// A worker: ports, frames, a pipeline and counters, all its own.
 pub struct Worker<P: Port, S> {
     ports: Vec<P>,
     pool: FramePool<P::Frame>,
     /// One a port: frames to be sent that did not fit on the tx ring yet.
     backlogs: Vec<VecDeque<P::Frame>>,
+    /// Frames in a backlog from which on packets for that port are dropped.
+    backlog_limit: usize,
     stage: S,
     reads_headers: bool,
     counters: Arc<WorkerCounters>,
@@ -55,8 +62,14 @@ impl<P: Port, S: Stage> Worker<P, S> {
         counters: Arc<WorkerCounters>,
     ) -> Self {
         let backlogs = ports.iter().map(|_| VecDeque::with_capacity(pool.total())).collect();
+        let backlog_limit = match ports.len() {
+            // There is nobody to starve: what cannot be sent holds back what is received, and the kernel counts that.
+            0 | 1 => usize::MAX,
+            ports => pool.total() / ports / BACKLOG_PART,
+        };
         Self {
             reads_headers: stage.reads_headers(),
+            backlog_limit,
             ports,
             pool,
             backlogs,
@@ -140,25 +153,35 @@ impl<P: Port, S: Stage> Worker<P, S> {
         let verdicts = batch.finish();
 
         let (mut bounced, mut forwarded) = (0, 0);
-        let (pool, backlogs) = (&mut self.pool, &mut self.backlogs);
+        let (pool, backlogs, limit) = (&mut self.pool, &mut self.backlogs, self.backlog_limit);
+        // The packet that frames are moved of, and where to: all frames of one packet go the same way.
+        let (mut packet, mut target) = (usize::MAX, Err(DropReason::Undecided));
         self.received.drain(|index, frame, last| {
-            let reason = match verdicts[index] {
-                Verdict::Bounce => {
-                    bounced += u64::from(last);
-                    backlogs[port].push_back(frame);
-                    return;
+            if index != packet {
+                packet = index;
+                target = match verdicts[index] {
+                    Verdict::Bounce => Ok(port),
+                    Verdict::Forward(to) if usize::from(to) < backlogs.len() => Ok(usize::from(to)),
+                    Verdict::Forward(_) => Err(DropReason::NoPort),
+                    Verdict::Continue => Err(DropReason::Undecided),
+                    Verdict::Drop(reason) => Err(reason),
+                };
+                if target.is_ok_and(|to: usize| backlogs[to].len() >= limit) {
+                    target = Err(DropReason::TxFull);
                 }
-                Verdict::Forward(to) if usize::from(to) < backlogs.len() => {
-                    forwarded += u64::from(last);
-                    backlogs[usize::from(to)].push_back(frame);
-                    return;
+            }
+            match target {
+                Ok(to) => {
+                    let count =
+                        if verdicts[index] == Verdict::Bounce { &mut bounced } else { &mut forwarded };
+                    *count += u64::from(last);
+                    backlogs[to].push_back(frame);
                 }
-                Verdict::Forward(_) => DropReason::NoPort,
-                Verdict::Continue => DropReason::Undecided,
-                Verdict::Drop(reason) => reason,
-            };
-            counters.dropped[reason as usize].add(u64::from(last));
-            pool.put(frame);
+                Err(reason) => {
+                    counters.dropped[reason as usize].add(u64::from(last));
+                    pool.put(frame);
+                }
+            }
         });
         counters.bounced.add(bounced);
         counters.forwarded.add(forwarded);
@@ -235,9 +258,9 @@ mod tests {
         }
     }
 
-    fn worker(ring: usize, frames: usize) -> Worker<MemoryPort, ByFirstByte> {
+    fn worker(ports: usize, ring: usize, frames: usize) -> Worker<MemoryPort, ByFirstByte> {
         Worker::new(
-            vec![MemoryPort::new(ring), MemoryPort::new(ring)],
+            (0..ports).map(|_| MemoryPort::new(ring)).collect(),
             MemoryPort::frames(frames, 2048),
             ByFirstByte,
             Idle::Poll,
@@ -247,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_verdict_ends_where_it_says_and_is_counted() {
-        let mut worker = worker(64, 256);
+        let mut worker = worker(2, 64, 512);
         worker.turn().unwrap();
         for first in [0, 1, 2, 2, 3, 4] {
             worker.ports_mut()[0].inject(&[first; 60]);
@@ -269,7 +292,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_when_the_tx_ring_is_full() {
-        let mut worker = worker(4, 128);
+        let mut worker = worker(1, 4, 128);
         for _ in 0..100 {
             worker.ports_mut()[0].inject(&[2; 60]);
         }
@@ -286,12 +309,37 @@ mod tests {
         let mut ids: Vec<_> = worker.pool().iter().map(|frame| frame.id()).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 128 - 8, "no frame is doubled, all but the two fill rings are free");
+        assert_eq!(ids.len(), 128 - 4, "no frame is doubled, all but the fill ring are free");
+    }
+
+    #[test]
+    fn a_port_that_sends_nothing_does_not_take_the_frames_of_the_other() {
+        let mut worker = worker(2, 16, 128);
+        worker.turn().unwrap();
+        let mut bounced = 0;
+        for _ in 0..100 {
+            // To the second port, which is stuck.
+            for _ in 0..8 {
+                worker.ports_mut()[0].inject(&[3; 60]);
+            }
+            worker.turn().unwrap();
+            worker.ports_mut()[0].inject(&[2; 60]);
+            worker.turn().unwrap();
+            worker.ports_mut()[0].drain_tx(1);
+            bounced += worker.ports_mut()[0].take_sent().len();
+            worker.check_frames().unwrap();
+        }
+        assert_eq!(bounced, 100);
+        let counts = worker.counters.snapshot();
+        assert_eq!((counts.rx_packets, counts.bounced), (900, 100));
+        // One tx ring, and a quarter of the port's share of the frames; it may go over by the last batch.
+        assert!((32..40).contains(&counts.forwarded), "{}", counts.forwarded);
+        assert_eq!(counts.dropped, [("tx-full", 800 - counts.forwarded)]);
     }
 
     #[test]
     fn a_worker_that_stops_sends_what_it_has() {
-        let mut worker = worker(64, 256);
+        let mut worker = worker(2, 64, 512);
         worker.turn().unwrap();
         for _ in 0..60 {
             worker.ports_mut()[0].inject(&[2; 60]);

@@ -1,4 +1,5 @@
 //! The smallest XDP program (`return XDP_PASS`), attached in both ways that there are.
+#![allow(dead_code)] // Each test file uses a part of it.
 
 use std::{
     io,
@@ -67,12 +68,7 @@ pub fn load() -> OwnedFd {
 
 /// Attaches by a bpf_link, which ends when the answer is dropped.
 pub fn attach_by_link(program: &OwnedFd, interface: u32, mode: Mode) -> OwnedFd {
-    let link = Link {
-        program: program.as_raw_fd(),
-        interface,
-        attach_type: BPF_XDP,
-        flags: mode as u32,
-    };
+    let link = Link { program: program.as_raw_fd(), interface, attach_type: BPF_XDP, flags: mode as u32 };
     bpf(BPF_LINK_CREATE, &link).expect("BPF_LINK_CREATE")
 }
 
@@ -86,10 +82,8 @@ pub fn attach_by_netlink(program: &OwnedFd, interface: u32, mode: Mode) {
 
     let mut link = LinkMessage::default();
     link.header.index = interface;
-    link.attributes.push(LinkAttribute::Xdp(vec![
-        LinkXdp::Fd(program.as_raw_fd()),
-        LinkXdp::Flags(mode as u32),
-    ]));
+    link.attributes
+        .push(LinkAttribute::Xdp(vec![LinkXdp::Fd(program.as_raw_fd()), LinkXdp::Flags(mode as u32)]));
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetLink(link));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
     request.finalize();
@@ -97,9 +91,7 @@ pub fn attach_by_netlink(program: &OwnedFd, interface: u32, mode: Mode) {
     request.serialize(&mut bytes);
     let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
     socket.bind_auto().unwrap();
-    socket
-        .send_to(&bytes, &netlink_sys::SocketAddr::new(0, 0), 0)
-        .unwrap();
+    socket.send_to(&bytes, &netlink_sys::SocketAddr::new(0, 0), 0).unwrap();
     let (answer, _) = socket.recv_from_full().unwrap();
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).unwrap();
     match answer.payload {

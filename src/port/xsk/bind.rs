@@ -242,7 +242,13 @@ fn create_umem(request: &OpenRequest) -> Result<(Umem, Vec<FrameDesc>, bool), Bi
         .comp_queue_size(size("completion ring", request.ring_size * 2)?)
         .build()
         .map_err(|error| BindError::Size(error.to_string()))?;
-    let frames = request.frames_per_queue * request.queues.len() as u32;
+    let frames = u32::try_from(request.queues.len())
+        .ok()
+        .and_then(|queues| queues.checked_mul(request.frames_per_queue))
+        .ok_or_else(|| {
+            let (queues, frames) = (request.queues.len(), request.frames_per_queue);
+            BindError::Size(format!("{queues} queues of {frames} frames are more than one UMEM can have"))
+        })?;
     let frames = NonZeroU32::new(frames).ok_or_else(|| BindError::Size("no queue to open".to_owned()))?;
     let create = |huge| Umem::new(config, frames, huge);
     if request.huge_pages
@@ -309,6 +315,7 @@ fn set_options(
 ) -> Result<QueueReport, BindError> {
     let failed =
         |source| BindError::Socket { interface: queue.interface.clone(), queue: queue.queue, source };
+    options::close_on_exec(port.socket()).map_err(failed)?;
     let zero_copy = options::is_zero_copy(port.socket()).map_err(failed)?;
     let budget = TX_BUDGET.min(request.ring_size);
     // Older kernels do not know this option: they send 32 packets a kick, and `transmit` kicks again.

@@ -33,4 +33,4 @@ mod port;
 pub use bind::{
     BindError, BoundMode, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueReport, QueueRequest, open,
 };
-pub use port::{XskFrame, XskPort};
+pub use port::{MAX_PORTS, XskFrame, XskPort};

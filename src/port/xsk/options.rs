@@ -100,6 +100,14 @@ pub fn prefer_busy_poll(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &BUSY_POLL_BUDGET)
 }
 
+/// Keeps the socket from programs that this process starts: libxdp opens it without `SOCK_CLOEXEC`, and the queue would be
+/// busy for as long as one of them runs.
+pub(super) fn close_on_exec(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: sets a flag of an open descriptor.
+    let answer = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `T` is one of the plain structs of numbers above.
 fn get<T: Copy>(socket: BorrowedFd<'_>, option: i32, value: &mut T) -> io::Result<()> {
     let mut len = size_of::<T>() as libc::socklen_t;

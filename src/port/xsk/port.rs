@@ -17,8 +17,8 @@ use crate::port::{FramePool, InFlight, MAX_FRAGMENTS, Port, PortCounters, PortEr
 const KICK_BUDGET: u64 = 32;
 /// The fill ring is topped up in portions of this size, so that its shared index is not written for every packet.
 const REFILL_PORTION: u64 = 64;
-/// Sockets that one worker can wait for.
-const MAX_WAIT: usize = 16;
+/// Most ports of one worker: so many sockets it can wait for.
+pub const MAX_PORTS: usize = 16;
 
 /// The right to one frame of the UMEM. Not `Clone`, and made only out of what a ring gave back.
 #[repr(transparent)]
@@ -39,6 +39,19 @@ impl XskFrame {
         // SAFETY: `XskFrame` is `repr(transparent)` over `FrameDesc`, so the slices have the same layout.
         unsafe { &*(std::ptr::from_ref(frames) as *const [FrameDesc]) }
     }
+}
+
+/// Brings the first line of a packet near. The bytes of a whole batch are asked for before a stage looks at the first
+/// one, and another core has written them.
+#[inline(always)]
+fn prefetch(start: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it does not touch memory and cannot fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(start.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = start;
 }
 
 /// One AF_XDP socket with its four rings.
@@ -210,6 +223,7 @@ impl Port for XskPort {
         let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
         let bytes = data.contents_mut();
         let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+        prefetch(start);
         // SAFETY: same bytes as above. Their lifetime is that of the borrow of the frame and of the UMEM, while
         // `DataMut` would tie it to itself.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
@@ -271,9 +285,12 @@ impl Port for XskPort {
             self.spoiled.drain(..).for_each(|frame| pool.put(frame));
             self.in_flight.held = self.partial.len() as u64;
         }
-        // What the kernel has not given back is at most on the fill ring, so this much room there is for certain.
+        // What the kernel has not given back may still be on the fill ring.
         let room = self.fill_size - self.in_flight.to_fill;
         if room >= REFILL_PORTION {
+            // The kernel puts a frame on the rx ring before it says that it has taken it off the fill ring, so there
+            // may be less room for a moment; and of more than there is room for `produce` takes none at all.
+            let room = room.min(self.fill.nb_free(room as u32).into());
             // SAFETY: these frames are ours, and are moved to the kernel: `offer` removes what was produced.
             let moved =
                 pool.offer(room as usize, |frames| unsafe { self.fill.produce(XskFrame::descs(frames)) });
@@ -293,7 +310,7 @@ impl Port for XskPort {
     }
 
     fn wait(ports: &mut [Self], timeout: Duration) -> Result<(), PortError> {
-        let mut fds: ArrayVec<libc::pollfd, MAX_WAIT> = ports
+        let mut fds: ArrayVec<libc::pollfd, MAX_PORTS> = ports
             .iter()
             .map(|port| libc::pollfd { fd: port.fd(), events: libc::POLLIN, revents: 0 })
             .collect();

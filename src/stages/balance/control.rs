@@ -103,7 +103,9 @@ impl BalanceControl {
         for (member, (_, one)) in self.members().enumerate() {
             if one.address == address {
                 let update = NeighbourUpdate { member: member as u32, mac };
-                all &= self.workers.iter().all(|worker| push_patiently(&worker.neighbours, update));
+                for worker in &self.workers {
+                    all &= push_patiently(&worker.neighbours, update);
+                }
             }
         }
         all
@@ -135,13 +137,123 @@ impl BalanceControl {
     }
 }
 
-fn push_patiently(queue: &ArrayQueue<NeighbourUpdate>, update: NeighbourUpdate) -> bool {
+fn push_patiently(queue: &Arc<ArrayQueue<NeighbourUpdate>>, update: NeighbourUpdate) -> bool {
     let tries = PATIENCE.as_millis() / PAUSE.as_millis();
     for _ in 0..tries {
-        if queue.push(update).is_ok() {
+        // A worker that has ended has dropped its half, and there is nobody to wait for.
+        if queue.push(update).is_ok() || Arc::strong_count(queue) == 1 {
             return true;
         }
         std::thread::sleep(PAUSE);
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::stage::BalancedService;
+    use super::super::{Member, maglev};
+    use super::*;
+    use crate::kernel::xdp::service_key;
+    use crate::pipeline::Stage;
+
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+    const TCP: u8 = 6;
+
+    fn address(host: u8) -> IpAddr {
+        IpAddr::from([198, 18, 0, host])
+    }
+
+    /// Services on ports 80, 81 and so on, each with these backends.
+    fn control(services: &[&[u8]]) -> BalanceControl {
+        let services = services.iter().zip(80..).map(|(hosts, port)| BalancedService {
+            name: format!("port-{port}"),
+            key: service_key(IpAddr::from([198, 18, 10, 1]), TCP, port),
+            table: maglev::Table::build(&hosts.iter().map(|host| ([*host], 1)).collect::<Vec<_>>(), 251)
+                .unwrap(),
+            members: hosts
+                .iter()
+                .map(|host| Member { address: address(*host), weight: 1, port: 0, source: MAC })
+                .collect(),
+        });
+        BalanceControl::new(BalancePlan { services: services.collect() })
+    }
+
+    /// What waits in a worker's queue: index of the backend over all services, and its MAC address.
+    fn waiting(side: &WorkerSide) -> Vec<(u32, Option<MacAddress>)> {
+        std::iter::from_fn(|| side.neighbours.pop()).map(|update| (update.member, update.mac)).collect()
+    }
+
+    #[test]
+    fn every_worker_is_told_of_a_backend_in_every_service_that_has_it() {
+        let mut control = control(&[&[11, 12], &[12, 13]]);
+        let _stages = [control.stage(), control.stage()];
+        assert!(control.set_neighbour(address(12), Some(MAC)));
+        for worker in &control.workers {
+            assert_eq!(waiting(worker), [(1, Some(MAC)), (2, Some(MAC))]);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_no_backend_is_nobodys_business() {
+        let mut control = control(&[&[11]]);
+        let _stage = control.stage();
+        assert!(control.set_neighbour(address(99), Some(MAC)));
+        assert_eq!(waiting(&control.workers[0]), []);
+    }
+
+    #[test]
+    fn a_full_queue_is_waited_for() {
+        let mut control = control(&[&[11]]);
+        let mut stage = control.stage();
+        for _ in 0..CHANGES_PER_MEMBER {
+            assert!(control.set_neighbour(address(11), None));
+        }
+        assert!(control.workers[0].neighbours.is_full());
+        thread::scope(|scope| {
+            let told = scope.spawn(|| control.set_neighbour(address(11), Some(MAC)));
+            // The worker's next turn, which makes room.
+            while !told.is_finished() {
+                stage.housekeeping();
+                thread::yield_now();
+            }
+            assert!(told.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_worker_that_takes_nothing_in_is_reported_and_keeps_the_news_from_nobody_else() {
+        let mut control = control(&[&[11]]);
+        let (_stuck, mut other) = (control.stage(), control.stage());
+        for _ in 0..CHANGES_PER_MEMBER {
+            assert!(control.set_neighbour(address(11), None));
+        }
+        other.housekeeping();
+        assert!(!control.set_neighbour(address(11), Some(MAC)));
+        assert_eq!(waiting(&control.workers[1]), [(0, Some(MAC))]);
+    }
+
+    #[test]
+    fn counters_are_summed_over_workers_and_kept_apart_by_backend() {
+        let mut control = control(&[&[11, 12], &[12]]);
+        let _stages = [control.stage(), control.stage()];
+        let [first, second] = [0, 1].map(|worker| Arc::clone(&control.workers[worker].counters));
+        first.count(0, 60, true);
+        first.count(2, 1_500, false);
+        second.count(2, 100, true);
+        let rows = control.counters();
+        let of = |row: &BackendCounters| {
+            (row.service.clone(), row.address, row.packets, row.bytes, row.connections)
+        };
+        assert_eq!(
+            rows.iter().map(of).collect::<Vec<_>>(),
+            [
+                ("port-80".to_owned(), address(11), 1, 60, 1),
+                ("port-80".to_owned(), address(12), 0, 0, 0),
+                ("port-81".to_owned(), address(12), 2, 1_600, 1),
+            ]
+        );
+    }
 }

@@ -1,0 +1,376 @@
+//! The pipeline that the command runs, on memory in place of sockets: whole packets in, whole packets out, built by
+//! `etherparse`. Statically chained and boxed, it gives the same.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::{net::IpAddr, sync::Arc};
+
+use etherparse::{
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header,
+    PacketBuilder,
+};
+use xfwd::{
+    kernel::xdp::service_key,
+    packet::MacAddress,
+    pipeline::{Pipeline, Stage},
+    port::memory::MemoryPort,
+    stages::{
+        balance::{BackendCounters, BalanceControl, BalancePlan, BalancedService, Member, maglev},
+        bounce::{Bounce, Layer},
+    },
+    worker::{Idle, Worker, WorkerCounters, WorkerSnapshot},
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The balancer's interface towards clients, and the one towards some of the backends.
+const FRONT: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const BACK: [u8; 6] = [2, 0, 0, 0, 0, 3];
+const BACKEND_A: [u8; 6] = [2, 0, 0, 0, 1, 1];
+const BACKEND_B: [u8; 6] = [2, 0, 0, 0, 1, 2];
+
+const CLIENT_4: [u8; 4] = [198, 18, 0, 1];
+const VIP_4: [u8; 4] = [198, 18, 10, 1];
+/// A service whose one backend is behind the second port.
+const FAR_VIP_4: [u8; 4] = [198, 18, 10, 2];
+/// A service whose one backend has no MAC address.
+const LOST_VIP_4: [u8; 4] = [198, 18, 10, 3];
+const CLIENT_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const VIP_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+macro_rules! built {
+    ($step:expr, $payload:expr) => {{
+        let (step, mut bytes) = ($step, Vec::new());
+        step.write(&mut bytes, $payload).unwrap();
+        bytes
+    }};
+}
+
+fn member(address: &str, port: u8, source: [u8; 6]) -> Member {
+    Member { address: address.parse().unwrap(), weight: 1, port, source: MacAddress(source) }
+}
+
+fn service(
+    name: &str,
+    vip: impl Into<IpAddr>,
+    protocol: u8,
+    port: u16,
+    members: Vec<Member>,
+) -> BalancedService {
+    let keys: Vec<(String, u32)> =
+        members.iter().map(|member| (member.address.to_string(), member.weight)).collect();
+    BalancedService {
+        name: name.to_owned(),
+        key: service_key(vip.into(), protocol, port),
+        table: maglev::Table::build(&keys, 251).unwrap(),
+        members,
+    }
+}
+
+/// Each service but one has a single backend, so that it is known where a packet goes.
+fn plan() -> BalancePlan {
+    let near = || vec![member("198.18.0.11", 0, FRONT)];
+    BalancePlan {
+        services: vec![
+            service("web", VIP_4, TCP, 80, near()),
+            service("dns", VIP_4, UDP, 53, near()),
+            service("web6", VIP_6, TCP, 80, vec![member("2001:db8::11", 0, FRONT)]),
+            service("far", FAR_VIP_4, UDP, 53, vec![member("198.18.0.12", 1, BACK)]),
+            service("lost", LOST_VIP_4, UDP, 53, vec![member("198.18.0.13", 0, FRONT)]),
+        ],
+    }
+}
+
+fn teach(control: &BalanceControl) {
+    for (address, mac) in
+        [("198.18.0.11", BACKEND_A), ("2001:db8::11", BACKEND_A), ("198.18.0.12", BACKEND_B)]
+    {
+        assert!(control.set_neighbour(address.parse().unwrap(), Some(MacAddress(mac))));
+    }
+}
+
+/// What has to become of a packet that arrives at the first port.
+enum Expect {
+    /// Out of the first port.
+    Bounced(Vec<u8>),
+    /// Out of the second port.
+    Forwarded(Vec<u8>),
+    Dropped(&'static str),
+}
+
+/// What became of some packets.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    sent: [Vec<Vec<u8>>; 2],
+    counters: WorkerSnapshot,
+}
+
+fn run(stage: impl Stage, packets: &[Vec<u8>]) -> Outcome {
+    let counters = Arc::<WorkerCounters>::default();
+    let ports = vec![MemoryPort::new(256), MemoryPort::new(256)];
+    let mut worker =
+        Worker::new(ports, MemoryPort::frames(1024, 2048), stage, Idle::Poll, Arc::clone(&counters));
+    worker.turn().unwrap();
+    for packet in packets {
+        worker.ports_mut()[0].inject(packet);
+    }
+    while worker.turn().unwrap() > 0 {
+        worker.ports_mut().iter_mut().for_each(|port| port.drain_tx(64));
+        worker.check_frames().unwrap();
+    }
+    let mut sent = worker.ports_mut().iter_mut().map(MemoryPort::take_sent);
+    let sent = [sent.next().unwrap(), sent.next().unwrap()];
+    Outcome { sent, counters: counters.snapshot() }
+}
+
+/// Balance, then bounce what is for no service.
+fn balance_then_bounce(packets: &[Vec<u8>]) -> (Outcome, Vec<BackendCounters>) {
+    let mut control = BalanceControl::new(plan());
+    let chain = (control.stage(), Bounce::new(Layer::L4));
+    teach(&control);
+    let fixed = run(chain, packets);
+    let counters = control.counters();
+
+    let mut control = BalanceControl::new(plan());
+    let mut pipeline = Pipeline::new();
+    pipeline.push(Box::new(control.stage()));
+    pipeline.push(Box::new(Bounce::new(Layer::L4)));
+    teach(&control);
+    let boxed = run(pipeline, packets);
+    assert_eq!(fixed, boxed, "static and boxed chains give the same");
+    assert_eq!(counters, control.counters());
+    (fixed, counters)
+}
+
+/// Packets with what has to become of them.
+fn table() -> Vec<(&'static str, Vec<u8>, Expect)> {
+    let ethernet = |source, destination| PacketBuilder::ethernet2(source, destination);
+    let vlan = |id: u16| id.try_into().unwrap();
+    let syn = |source, destination| {
+        let step = ethernet(source, destination).ipv4(CLIENT_4, VIP_4, 63).tcp(40_000, 80, 7, 1_024).syn();
+        built!(step, b"")
+    };
+    let page = |source, destination| {
+        let step = ethernet(source, destination).ipv4(CLIENT_4, VIP_4, 63).tcp(40_000, 80, 8, 1_024).ack(9);
+        built!(step, b"GET / HTTP/1.1\r\n\r\n")
+    };
+    let dns = |source, destination, vip| {
+        built!(ethernet(source, destination).ipv4(CLIENT_4, vip, 64).udp(40_000, 53), b"query")
+    };
+    let web6 = |source, destination| {
+        let step = ethernet(source, destination).ipv6(CLIENT_6, VIP_6, 64).tcp(40_000, 80, 7, 1_024).syn();
+        built!(step, b"")
+    };
+    let tagged = |source, destination| {
+        let step = ethernet(source, destination).single_vlan(vlan(7)).ipv4(CLIENT_4, VIP_4, 64);
+        built!(step.udp(40_000, 53), b"tagged")
+    };
+    let twice_tagged = |source, destination| {
+        let step = ethernet(source, destination).double_vlan(vlan(7), vlan(8)).ipv6(CLIENT_6, VIP_6, 64);
+        built!(step.tcp(40_000, 80, 7, 1_024).syn(), b"")
+    };
+    let zero_checksum = |source, destination| {
+        let mut bytes = dns(source, destination, VIP_4);
+        bytes[40..42].fill(0);
+        bytes
+    };
+    let other_port = |from: ([u8; 6], [u8; 4], u16), to: ([u8; 6], [u8; 4], u16)| {
+        built!(ethernet(from.0, to.0).ipv4(from.1, to.1, 64).udp(from.2, to.2), b"not a service")
+    };
+    let echo = |source, destination, from, to, reply| {
+        let step = ethernet(source, destination).ipv4(from, to, 64);
+        if reply {
+            built!(step.icmpv4_echo_reply(7, 9), b"ping")
+        } else {
+            built!(step.icmpv4_echo_request(7, 9), b"ping")
+        }
+    };
+    let arp = |source, destination| {
+        let mut bytes = Vec::new();
+        Ethernet2Header { source, destination, ether_type: EtherType::ARP }.write(&mut bytes).unwrap();
+        bytes.extend([0; 46]);
+        bytes
+    };
+    let cut = |mut bytes: Vec<u8>, length| {
+        bytes.truncate(length);
+        bytes
+    };
+    use Expect::{Bounced, Dropped, Forwarded};
+    vec![
+        (
+            "a SYN goes to the backend, its IP header untouched",
+            syn(CLIENT, FRONT),
+            Bounced(syn(FRONT, BACKEND_A)),
+        ),
+        ("so does a packet of the connection", page(CLIENT, FRONT), Bounced(page(FRONT, BACKEND_A))),
+        ("UDP as well", dns(CLIENT, FRONT, VIP_4), Bounced(dns(FRONT, BACKEND_A, VIP_4))),
+        (
+            "UDP without checksum stays without",
+            zero_checksum(CLIENT, FRONT),
+            Bounced(zero_checksum(FRONT, BACKEND_A)),
+        ),
+        ("IPv6", web6(CLIENT, FRONT), Bounced(web6(FRONT, BACKEND_A))),
+        ("a VLAN tag stays", tagged(CLIENT, FRONT), Bounced(tagged(FRONT, BACKEND_A))),
+        ("two tags stay", twice_tagged(CLIENT, FRONT), Bounced(twice_tagged(FRONT, BACKEND_A))),
+        (
+            "a backend behind the other port: from that port's address",
+            dns(CLIENT, FRONT, FAR_VIP_4),
+            Forwarded(dns(BACK, BACKEND_B, FAR_VIP_4)),
+        ),
+        ("a backend without MAC address", dns(CLIENT, FRONT, LOST_VIP_4), Dropped("no-neighbour")),
+        (
+            "another port of the VIP is no service: the next stage bounces it",
+            other_port((CLIENT, CLIENT_4, 40_000), (FRONT, VIP_4, 54)),
+            Bounced(other_port((FRONT, VIP_4, 54), (CLIENT, CLIENT_4, 40_000))),
+        ),
+        (
+            "UDP to the port of a TCP service is none either",
+            other_port((CLIENT, CLIENT_4, 40_000), (FRONT, VIP_4, 80)),
+            Bounced(other_port((FRONT, VIP_4, 80), (CLIENT, CLIENT_4, 40_000))),
+        ),
+        (
+            "a ping of the VIP is answered by the bouncer",
+            echo(CLIENT, FRONT, CLIENT_4, VIP_4, false),
+            Bounced(echo(FRONT, CLIENT, VIP_4, CLIENT_4, true)),
+        ),
+        (
+            "the first fragment names the service's port, yet its others do not: left to the next stage",
+            fragment4(CLIENT, FRONT, false, 0),
+            Bounced(fragment4(FRONT, CLIENT, true, 0)),
+        ),
+        (
+            "a later fragment has no port: only addresses are swapped",
+            fragment4(CLIENT, FRONT, false, 64),
+            Bounced(fragment4(FRONT, CLIENT, true, 64)),
+        ),
+        (
+            "a first fragment of IPv6",
+            fragment6(CLIENT, FRONT, false, 0),
+            Bounced(fragment6(FRONT, CLIENT, true, 0)),
+        ),
+        (
+            "a later fragment of IPv6",
+            fragment6(CLIENT, FRONT, false, 64),
+            Bounced(fragment6(FRONT, CLIENT, true, 64)),
+        ),
+        ("what is not IP is bounced by its MAC addresses", arp(CLIENT, FRONT), Bounced(arp(FRONT, CLIENT))),
+        ("what is sent to everybody is not answered", arp(CLIENT, [0xff; 6]), Dropped("not-answered")),
+        ("a broken TCP header", cut(syn(CLIENT, FRONT), 50), Dropped("malformed")),
+        ("a broken Ethernet header", cut(syn(CLIENT, FRONT), 13), Dropped("malformed")),
+    ]
+}
+
+/// A fragment, with this offset in bytes, of a datagram to the service `dns`. There and back again differ in addresses, and
+/// in the ports when there are some.
+fn fragment4(source_mac: [u8; 6], destination_mac: [u8; 6], back: bool, offset: u16) -> Vec<u8> {
+    let (source, destination) = if back { (VIP_4, CLIENT_4) } else { (CLIENT_4, VIP_4) };
+    let body = fragment_body(back, offset);
+    let mut header = Ipv4Header::new(body.len() as u16, 64, IpNumber::UDP, source, destination).unwrap();
+    header.identification = 77;
+    header.more_fragments = offset == 0;
+    header.fragment_offset = IpFragOffset::try_new(offset / 8).unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    let mut bytes = Vec::new();
+    let link =
+        Ethernet2Header { source: source_mac, destination: destination_mac, ether_type: EtherType::IPV4 };
+    link.write(&mut bytes).unwrap();
+    header.write(&mut bytes).unwrap();
+    [bytes, body].concat()
+}
+
+fn fragment6(source_mac: [u8; 6], destination_mac: [u8; 6], back: bool, offset: u16) -> Vec<u8> {
+    let (source, destination) = if back { (VIP_6, CLIENT_6) } else { (CLIENT_6, VIP_6) };
+    let body = fragment_body(back, offset);
+    let header = Ipv6Header {
+        payload_length: 8 + body.len() as u16,
+        next_header: IpNumber::IPV6_FRAGMENTATION_HEADER,
+        hop_limit: 64,
+        source,
+        destination,
+        ..Ipv6Header::default()
+    };
+    let place = IpFragOffset::try_new(offset / 8).unwrap();
+    let fragment = Ipv6FragmentHeader::new(IpNumber::UDP, place, offset == 0, 77);
+    let mut bytes = Vec::new();
+    let link =
+        Ethernet2Header { source: source_mac, destination: destination_mac, ether_type: EtherType::IPV6 };
+    link.write(&mut bytes).unwrap();
+    header.write(&mut bytes).unwrap();
+    fragment.write(&mut bytes).unwrap();
+    [bytes, body].concat()
+}
+
+/// The first fragment starts with a UDP header, whose length and checksum are of the whole datagram.
+fn fragment_body(back: bool, offset: u16) -> Vec<u8> {
+    let mut body = vec![0xab; 64];
+    if offset == 0 {
+        let (source, destination): (u16, u16) = if back { (53, 40_000) } else { (40_000, 53) };
+        body[..2].copy_from_slice(&source.to_be_bytes());
+        body[2..4].copy_from_slice(&destination.to_be_bytes());
+        body[4..6].copy_from_slice(&128u16.to_be_bytes());
+        body[6..8].copy_from_slice(&[0x12, 0x34]);
+    }
+    body
+}
+
+#[test]
+fn every_packet_of_the_table_becomes_what_it_should() {
+    for (what, packet, expect) in table() {
+        let length = packet.len() as u64;
+        let (outcome, _) = balance_then_bounce(&[packet]);
+        let counters = &outcome.counters;
+        assert_eq!((counters.rx_packets, counters.rx_bytes), (1, length), "{what}");
+        let verdicts = (counters.bounced, counters.forwarded, counters.dropped_total());
+        match expect {
+            Expect::Bounced(bytes) => {
+                assert_eq!(outcome.sent, [vec![bytes], vec![]], "{what}");
+                assert_eq!(verdicts, (1, 0, 0), "{what}");
+            }
+            Expect::Forwarded(bytes) => {
+                assert_eq!(outcome.sent, [vec![], vec![bytes]], "{what}");
+                assert_eq!(verdicts, (0, 1, 0), "{what}");
+            }
+            Expect::Dropped(reason) => {
+                assert!(outcome.sent.iter().all(Vec::is_empty), "{what}");
+                assert_eq!(verdicts, (0, 0, 1), "{what}");
+                assert_eq!(counters.dropped, [(reason, 1)], "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_in_one_batch_do_not_disturb_each_other() {
+    // The whole table several times over, so that it fills more than a batch.
+    let rows: Vec<_> = (0..5).flat_map(|_| table()).collect();
+    let packets: Vec<Vec<u8>> = rows.iter().map(|(_, packet, _)| packet.clone()).collect();
+    let (outcome, backends) = balance_then_bounce(&packets);
+    let (mut sent, mut dropped) = ([vec![], vec![]], 0);
+    for (_, _, expect) in rows {
+        match expect {
+            Expect::Bounced(bytes) => sent[0].push(bytes),
+            Expect::Forwarded(bytes) => sent[1].push(bytes),
+            Expect::Dropped(_) => dropped += 1,
+        }
+    }
+    assert_eq!(outcome.sent, sent, "in the order of their arrival");
+    assert_eq!(outcome.counters.dropped_total(), dropped);
+    assert!(outcome.counters.batches > 1);
+    let of = |service: &str| backends.iter().find(|row| row.service == service).unwrap();
+    assert_eq!((of("web").packets, of("web").connections), (10, 5), "a SYN begins a connection");
+    assert_eq!((of("web6").packets, of("web6").connections), (10, 10));
+    assert_eq!((of("dns").packets, of("dns").connections), (15, 0));
+    assert_eq!((of("far").packets, of("lost").packets), (5, 0), "what is dropped is not counted as sent");
+}
+
+#[test]
+fn behind_balance_alone_what_is_for_no_service_is_dropped_as_undecided() {
+    let mut control = BalanceControl::new(plan());
+    let stage = control.stage();
+    teach(&control);
+    let packets: Vec<Vec<u8>> = table().into_iter().map(|(_, packet, _)| packet).collect();
+    let outcome = run(stage, &packets);
+    let counters = &outcome.counters;
+    assert_eq!((counters.bounced, counters.forwarded), (7, 1));
+    assert_eq!(counters.dropped, [("undecided", 11), ("no-neighbour", 1)]);
+}
