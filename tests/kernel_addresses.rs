@@ -6,12 +6,13 @@ mod netns;
 
 use std::{net::IpAddr, sync::mpsc, time::Duration};
 
-use netns::{is_root, veth_pair};
+use netns::veth_pair;
 use xfwd::kernel::{
     addresses::{AddressWatcher, host_addresses},
     link::Link,
     routes::{RouteError, RouteKind, route_to},
 };
+use xfwd_netns::lab_or_skip;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,9 +22,7 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn added_and_removed_addresses_are_told_with_all_that_remain() {
-    if !is_root("added_and_removed_addresses_are_told_with_all_that_remain") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     here.ip("link set va down");
     let (sender, changes) = mpsc::channel();
@@ -48,9 +47,7 @@ fn added_and_removed_addresses_are_told_with_all_that_remain() {
 
 #[test]
 fn address_on_two_interfaces_is_lost_with_the_second() {
-    if !is_root("address_on_two_interfaces_is_lost_with_the_second") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     here.ip("addr add 10.9.0.1/32 dev lo");
     here.ip("addr add 10.9.0.1/24 dev va");
@@ -66,23 +63,16 @@ fn address_on_two_interfaces_is_lost_with_the_second() {
 
 #[test]
 fn point_to_point_address_is_the_local_end() {
-    if !is_root("point_to_point_address_is_the_local_end") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     here.ip("addr add 10.9.0.1 peer 10.9.0.2 dev va");
     let addresses = here.enter(host_addresses).unwrap();
-    assert!(
-        addresses.contains(&ip("10.9.0.1")) && !addresses.contains(&ip("10.9.0.2")),
-        "{addresses:?}"
-    );
+    assert!(addresses.contains(&ip("10.9.0.1")) && !addresses.contains(&ip("10.9.0.2")), "{addresses:?}");
 }
 
 #[test]
 fn routes_name_interface_gateway_and_source() {
-    if !is_root("routes_name_interface_gateway_and_source") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     here.ip("addr add 10.9.0.1/24 dev va");
     here.ip("addr add fd00:9::1/64 dev va nodad");
@@ -98,16 +88,8 @@ fn routes_name_interface_gateway_and_source() {
         ("fd00:20::1", Some("fd00:9::fe"), "fd00:9::1"),
     ] {
         let route = here.enter(|| route_to(ip(destination))).unwrap();
-        assert_eq!(
-            (route.kind, route.interface),
-            (RouteKind::Unicast, interface),
-            "{destination}"
-        );
-        assert_eq!(
-            (route.gateway, route.source),
-            (gateway.map(ip), Some(ip(source))),
-            "{destination}"
-        );
+        assert_eq!((route.kind, route.interface), (RouteKind::Unicast, interface), "{destination}");
+        assert_eq!((route.gateway, route.source), (gateway.map(ip), Some(ip(source))), "{destination}");
         assert_eq!(route.next_hop(), ip(gateway.unwrap_or(destination)));
     }
     for (destination, kind) in [
@@ -115,19 +97,13 @@ fn routes_name_interface_gateway_and_source() {
         ("fd00:9::1", RouteKind::Local),
         ("10.9.0.255", RouteKind::Broadcast),
     ] {
-        assert_eq!(
-            here.enter(|| route_to(ip(destination))).unwrap().kind,
-            kind,
-            "{destination}"
-        );
+        assert_eq!(here.enter(|| route_to(ip(destination))).unwrap().kind, kind, "{destination}");
     }
 }
 
 #[test]
 fn unroutable_addresses_are_named() {
-    if !is_root("unroutable_addresses_are_named") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     here.ip("addr add 10.9.0.1/24 dev va");
     for (kind, number) in [("blackhole", 1), ("unreachable", 2), ("prohibit", 3)] {

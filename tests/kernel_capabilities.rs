@@ -7,6 +7,7 @@ use xfwd::kernel::{
     capabilities::{check, raise_memlock},
     xdp::{Steering, XdpProgram},
 };
+use xfwd_netns::lab_or_skip;
 
 const CHILD: &str = "XFWD_TEST_CAPABILITIES_CHILD";
 
@@ -20,11 +21,7 @@ fn with(capabilities: &str) -> String {
         .env(CHILD, "1")
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -45,10 +42,7 @@ fn child_tells_what_it_has() {
 
 #[test]
 fn each_missing_capability_is_named() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED each_missing_capability_is_named: needs root");
-        return;
-    }
+    lab_or_skip!();
     let lines = [
         "\n    CAP_NET_ADMIN  to",
         "\n    CAP_NET_RAW    to",
@@ -66,25 +60,15 @@ fn each_missing_capability_is_named() {
     ] {
         let told = with(held);
         assert_eq!(lines.map(|line| told.contains(line)), missing, "{held}: {told}");
-        assert_eq!(
-            told.contains("enough"),
-            !missing.contains(&true),
-            "{held}: {told}"
-        );
+        assert_eq!(told.contains("enough"), !missing.contains(&true), "{held}: {told}");
     }
 }
 
 #[test]
 fn memory_limit_is_told_only_where_it_matters() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED memory_limit_is_told_only_where_it_matters: needs root");
-        return;
-    }
+    lab_or_skip!();
     let told = with("+net_admin,+net_raw,+bpf");
-    assert!(
-        told.contains("locked memory is limited to 8388608 bytes"),
-        "{told}"
-    );
+    assert!(told.contains("locked memory is limited to 8388608 bytes"), "{told}");
     let told = with("+net_admin,+net_raw,+bpf,+ipc_lock");
     assert!(told.contains("does not apply (CAP_IPC_LOCK)"), "{told}");
     if !caps::has_cap(None, caps::CapSet::Bounding, caps::Capability::CAP_SYS_RESOURCE).unwrap() {

@@ -11,9 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netns::{Namespace, is_root, veth_pair};
+use netns::{Namespace, veth_pair};
 use xdp::Mode;
 use xfwd::kernel::link::{AttachedMode, Link, LinkChange, LinkError, LinkEvent, LinkWatcher};
+use xfwd_netns::lab_or_skip;
 
 const FOUR_QUEUES: &str = "numrxqueues 4 numtxqueues 4";
 
@@ -26,9 +27,7 @@ fn find(namespace: &Namespace, name: &str) -> Link {
 
 #[test]
 fn interface_is_found_with_its_queues_driver_and_state() {
-    if !is_root("interface_is_found_with_its_queues_driver_and_state") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair(FOUR_QUEUES);
     here.ip("link set va address 02:00:00:00:00:0a mtu 1400");
     let link = find(&here, "va");
@@ -42,23 +41,13 @@ fn interface_is_found_with_its_queues_driver_and_state() {
     here.ip("link set va down");
     let link = find(&here, "va");
     assert!(!link.up && !link.carrier);
-    let names: Vec<_> = here
-        .enter(Link::list)
-        .unwrap()
-        .into_iter()
-        .map(|link| link.name)
-        .collect();
-    assert!(
-        names.contains(&"lo".to_owned()) && names.contains(&"va".to_owned()),
-        "{names:?}"
-    );
+    let names: Vec<_> = here.enter(Link::list).unwrap().into_iter().map(|link| link.name).collect();
+    assert!(names.contains(&"lo".to_owned()) && names.contains(&"va".to_owned()), "{names:?}");
 }
 
 #[test]
 fn alternative_names_find_the_interface_too() {
-    if !is_root("alternative_names_find_the_interface_too") {
-        return;
-    }
+    lab_or_skip!();
     let namespace = Namespace::new();
     namespace.ip("link add eno1 type bridge");
     namespace.ip("link property add dev eno1 altname enp3s0f0");
@@ -69,24 +58,21 @@ fn alternative_names_find_the_interface_too() {
 
 #[test]
 fn missing_interface_lists_the_nearest_names_first() {
-    if !is_root("missing_interface_lists_the_nearest_names_first") {
-        return;
-    }
+    lab_or_skip!();
     let namespace = Namespace::new();
     for name in ["wan0", "ens1f0", "ens1f1"] {
         namespace.ip(&format!("link add {name} type bridge"));
     }
     assert_eq!(
         namespace.enter(|| Link::find("ens1f2")).unwrap_err().to_string(),
-        "there is no interface `ens1f2` in this network namespace; it has: ens1f0, ens1f1, lo, wan0"
+        "there is no interface `ens1f2` in this network namespace; did you mean `ens1f0`? It has: ens1f0, ens1f1, lo, \
+         wan0"
     );
 }
 
 #[test]
 fn queues_are_compared_with_what_veth_receives_on() {
-    if !is_root("queues_are_compared_with_what_veth_receives_on") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair(FOUR_QUEUES);
     assert_eq!(find(&here, "va").check_queues(4).unwrap(), None);
     assert_eq!(
@@ -115,9 +101,7 @@ fn queues_are_compared_with_what_veth_receives_on() {
 
 #[test]
 fn interface_without_channels_counts_its_netlink_queues() {
-    if !is_root("interface_without_channels_counts_its_netlink_queues") {
-        return;
-    }
+    lab_or_skip!();
     let namespace = Namespace::new();
     namespace.ip("link add d0 numrxqueues 3 type bridge");
     let link = find(&namespace, "d0");
@@ -126,23 +110,17 @@ fn interface_without_channels_counts_its_netlink_queues() {
 
 #[test]
 fn attached_program_is_named_with_the_command_that_removes_it() {
-    if !is_root("attached_program_is_named_with_the_command_that_removes_it") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     let index = find(&here, "va").index;
     let program = xdp::load();
-    for (attach, mode, off) in [
-        (Mode::Native, AttachedMode::Native, "xdp"),
-        (Mode::Generic, AttachedMode::Generic, "xdpgeneric"),
-    ] {
+    for (attach, mode, off) in
+        [(Mode::Native, AttachedMode::Native, "xdp"), (Mode::Generic, AttachedMode::Generic, "xdpgeneric")]
+    {
         here.enter(|| xdp::attach_by_netlink(&program, index, attach));
         let link = find(&here, "va");
         let attached = link.xdp.clone().unwrap();
-        assert_eq!(
-            (attached.name.as_deref(), attached.mode),
-            (Some("test_pass"), mode)
-        );
+        assert_eq!((attached.name.as_deref(), attached.mode), (Some("test_pass"), mode));
         assert_eq!(attached.held_by_link, Some(false));
         assert_eq!(
             link.check_no_xdp().unwrap_err().to_string(),
@@ -160,9 +138,7 @@ fn attached_program_is_named_with_the_command_that_removes_it() {
 
 #[test]
 fn program_held_by_a_link_goes_with_its_owner() {
-    if !is_root("program_held_by_a_link_goes_with_its_owner") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there) = veth_pair("");
     let index = find(&here, "va").index;
     let program = xdp::load();
@@ -171,21 +147,14 @@ fn program_held_by_a_link_goes_with_its_owner() {
     assert_eq!(link.xdp.as_ref().unwrap().held_by_link, Some(true));
     let refused = link.check_no_xdp().unwrap_err();
     assert!(matches!(refused, LinkError::XdpAttached { .. }));
-    assert!(
-        refused
-            .to_string()
-            .contains("it goes when the process that owns the link ends"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("it goes when the process that owns the link ends"), "{refused}");
     drop(owner);
     assert_eq!(find(&here, "va").xdp, None);
 }
 
 #[test]
 fn carrier_loss_rename_and_removal_are_told_in_order() {
-    if !is_root("carrier_loss_rename_and_removal_are_told_in_order") {
-        return;
-    }
+    lab_or_skip!();
     let (here, there) = veth_pair("");
     let index = find(&here, "va").index;
     let (sender, events) = mpsc::channel();
@@ -204,13 +173,7 @@ fn carrier_loss_rename_and_removal_are_told_in_order() {
     here.ip("link set va down");
     assert_eq!((next(), next()), (LinkChange::Down, LinkChange::Carrier(false)));
     here.ip("link set va name lan0");
-    assert_eq!(
-        next(),
-        LinkChange::Renamed {
-            from: "va".to_owned(),
-            to: "lan0".to_owned()
-        }
-    );
+    assert_eq!(next(), LinkChange::Renamed { from: "va".to_owned(), to: "lan0".to_owned() });
     // A port that leaves its bridge is not gone.
     here.ip("link add br0 type bridge");
     here.ip("link set lan0 master br0");
@@ -222,20 +185,14 @@ fn carrier_loss_rename_and_removal_are_told_in_order() {
 
     let start = Instant::now();
     drop(watcher);
-    assert!(
-        start.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     // The closure, and with it the sender, is gone: nothing more was told.
     assert_eq!(events.try_recv(), Err(mpsc::TryRecvError::Disconnected));
 }
 
 #[test]
 fn removal_lost_in_a_flood_is_told_after_all() {
-    if !is_root("removal_lost_in_a_flood_is_told_after_all") {
-        return;
-    }
+    lab_or_skip!();
     let (here, there) = veth_pair("");
     let index = find(&here, "va").index;
     let (sender, events) = mpsc::channel();
@@ -255,29 +212,22 @@ fn removal_lost_in_a_flood_is_told_after_all() {
     here.ip_batch((0..2000).map(|count| format!("link set va mtu {}", 1000 + count % 2)));
     here.ip("link del va");
     let sockets = here.enter(|| std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap());
-    let drops = sockets
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().nth(8)?.parse::<u32>().ok());
-    assert!(
-        drops.sum::<u32>() > 0,
-        "nothing was lost, so nothing is tested:\n{sockets}"
-    );
+    let drops =
+        sockets.lines().skip(1).filter_map(|line| line.split_whitespace().nth(8)?.parse::<u32>().ok());
+    assert!(drops.sum::<u32>() > 0, "nothing was lost, so nothing is tested:\n{sockets}");
     drop(release);
     assert_eq!(events.recv_timeout(PATIENCE).unwrap(), LinkChange::Removed);
 }
 
 #[test]
 fn interface_moved_to_another_namespace_is_removed() {
-    if !is_root("interface_moved_to_another_namespace_is_removed") {
-        return;
-    }
+    lab_or_skip!();
     let (here, there) = veth_pair("");
     let index = find(&here, "va").index;
     let (sender, events) = mpsc::channel();
     let _watcher =
         here.enter(|| LinkWatcher::start(&[index], move |event| sender.send(event.change).unwrap()).unwrap());
-    here.ip(&format!("link set va netns {}", there.name));
+    here.ip(&format!("link set va netns {}", there.name()));
     let told: Vec<_> = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok())
         .take_while(|change| *change != LinkChange::Removed)
         .collect();
@@ -287,13 +237,9 @@ fn interface_moved_to_another_namespace_is_removed() {
 
 #[test]
 fn watching_an_interface_that_is_not_there_is_refused() {
-    if !is_root("watching_an_interface_that_is_not_there_is_refused") {
-        return;
-    }
+    lab_or_skip!();
     let namespace = Namespace::new();
-    let refused = namespace
-        .enter(|| LinkWatcher::start(&[4242], |_| {}).err())
-        .unwrap();
+    let refused = namespace.enter(|| LinkWatcher::start(&[4242], |_| {}).err()).unwrap();
     assert_eq!(
         refused.to_string(),
         "there is no interface with index 4242 in this network namespace: it was removed or moved away"
@@ -301,11 +247,7 @@ fn watching_an_interface_that_is_not_there_is_refused() {
 }
 
 fn ethtool(namespace: &Namespace, words: &str) {
-    let status = namespace.enter(|| {
-        std::process::Command::new("ethtool")
-            .args(words.split(' '))
-            .status()
-            .unwrap()
-    });
+    let status =
+        namespace.enter(|| std::process::Command::new("ethtool").args(words.split(' ')).status().unwrap());
     assert!(status.success(), "ethtool {words}");
 }

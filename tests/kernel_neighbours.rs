@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netns::{Namespace, is_root, veth_pair};
+use netns::{Namespace, veth_pair};
 use xfwd::kernel::{
     link::Link,
     neighbours::{NeighbourChange, NeighbourWatcher},
 };
+use xfwd_netns::lab_or_skip;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
@@ -26,12 +27,10 @@ const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 fn lab() -> (Namespace, Namespace, u32) {
     let (here, there) = veth_pair("");
     for family in ["ipv4", "ipv6"] {
-        for (setting, value) in [
-            ("retrans_time_ms", "100"),
-            ("delay_first_probe_time", "1"),
-            ("base_reachable_time_ms", "1000"),
-        ] {
-            here.sysctl(&format!("{family}/neigh/va/{setting}"), value);
+        for (setting, value) in
+            [("retrans_time_ms", "100"), ("delay_first_probe_time", "1"), ("base_reachable_time_ms", "1000")]
+        {
+            here.sysctl(&format!("net.{family}.neigh.va.{setting}"), value).unwrap();
         }
     }
     there.ip("link set vb address 02:00:00:00:00:0a");
@@ -64,46 +63,32 @@ fn mac(changes: &Receiver<NeighbourChange>) -> Option<[u8; 6]> {
 }
 
 fn entries(namespace: &Namespace, address: &str) -> String {
-    let arguments = ["-n", &namespace.name, "neigh", "show", address];
+    let arguments = ["-n", namespace.name(), "neigh", "show", address];
     String::from_utf8(Command::new("ip").args(arguments).output().unwrap().stdout).unwrap()
 }
 
 #[test]
 fn both_families_are_resolved_without_any_traffic_of_the_host() {
-    if !is_root("both_families_are_resolved_without_any_traffic_of_the_host") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there, interface) = lab();
     let (watcher, changes) = follow(&here, interface, &["10.9.0.2", "fd00:9::2"]);
     assert_eq!(watcher.wait_resolved(PATIENCE), []);
-    let mut told = [
-        changes.recv_timeout(PATIENCE).unwrap(),
-        changes.recv_timeout(PATIENCE).unwrap(),
-    ];
+    let mut told = [changes.recv_timeout(PATIENCE).unwrap(), changes.recv_timeout(PATIENCE).unwrap()];
     told.sort_by_key(|change| change.address);
-    let change = |address| NeighbourChange {
-        interface,
-        address: ip(address),
-        mac: Some(A),
-    };
+    let change = |address| NeighbourChange { interface, address: ip(address), mac: Some(A) };
     assert_eq!(told, [change("10.9.0.2"), change("fd00:9::2")]);
     // The entries are dynamic: nothing has to be taken back at the end.
     drop(watcher);
     for address in ["10.9.0.2", "fd00:9::2"] {
         let entry = entries(&here, address);
-        assert!(
-            entry.contains("02:00:00:00:00:0a") && !entry.contains("PERMANENT"),
-            "{entry}"
-        );
+        assert!(entry.contains("02:00:00:00:00:0a") && !entry.contains("PERMANENT"), "{entry}");
         assert!(!entry.contains("managed"), "{entry}");
     }
 }
 
 #[test]
 fn new_mac_address_is_followed_without_a_gap() {
-    if !is_root("new_mac_address_is_followed_without_a_gap") {
-        return;
-    }
+    lab_or_skip!();
     let (here, there, interface) = lab();
     let (_watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
@@ -114,42 +99,30 @@ fn new_mac_address_is_followed_without_a_gap() {
 
 #[test]
 fn backend_that_stops_answering_is_given_up_and_found_again() {
-    if !is_root("backend_that_stops_answering_is_given_up_and_found_again") {
-        return;
-    }
+    lab_or_skip!();
     let (here, there, interface) = lab();
     let (watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
     there.ip("addr del 10.9.0.2/24 dev vb");
     assert_eq!(mac(&changes), None);
-    assert_eq!(
-        watcher.wait_resolved(Duration::ZERO),
-        [(interface, ip("10.9.0.2"))]
-    );
+    assert_eq!(watcher.wait_resolved(Duration::ZERO), [(interface, ip("10.9.0.2"))]);
     there.ip("addr add 10.9.0.2/24 dev vb");
     assert_eq!(mac(&changes), Some(A));
 }
 
 #[test]
 fn address_that_nobody_has_is_reported_as_missing() {
-    if !is_root("address_that_nobody_has_is_reported_as_missing") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there, interface) = lab();
     let (watcher, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.77"]);
-    assert_eq!(
-        watcher.wait_resolved(Duration::from_secs(2)),
-        [(interface, ip("10.9.0.77"))]
-    );
+    assert_eq!(watcher.wait_resolved(Duration::from_secs(2)), [(interface, ip("10.9.0.77"))]);
     assert_eq!(mac(&changes), Some(A));
     assert!(changes.try_recv().is_err());
 }
 
 #[test]
 fn flush_does_not_interrupt() {
-    if !is_root("flush_does_not_interrupt") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there, interface) = lab();
     let (_watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
@@ -160,9 +133,7 @@ fn flush_does_not_interrupt() {
 
 #[test]
 fn permanent_entry_is_used_as_it_is_and_stays() {
-    if !is_root("permanent_entry_is_used_as_it_is_and_stays") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there, interface) = lab();
     here.ip("neigh add 10.9.0.2 dev va lladdr 02:00:00:00:00:99 nud permanent");
     let (_watcher, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.3"]);
@@ -173,33 +144,20 @@ fn permanent_entry_is_used_as_it_is_and_stays() {
     // Longer than the kernel is left alone between two requests.
     std::thread::sleep(Duration::from_secs(4));
     for address in ["10.9.0.2", "10.9.0.3"] {
-        assert!(
-            entries(&here, address).contains("PERMANENT"),
-            "{}",
-            entries(&here, address)
-        );
+        assert!(entries(&here, address).contains("PERMANENT"), "{}", entries(&here, address));
     }
 }
 
 #[test]
 fn watcher_ends_promptly_and_on_interfaces_that_are_gone() {
-    if !is_root("watcher_ends_promptly_and_on_interfaces_that_are_gone") {
-        return;
-    }
+    lab_or_skip!();
     let (here, _there, interface) = lab();
     let (watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
     here.ip("link del va");
     let (missing, _) = follow(&here, interface, &["10.9.0.2"]);
-    assert_eq!(
-        missing.wait_resolved(Duration::from_millis(100)),
-        [(interface, ip("10.9.0.2"))]
-    );
+    assert_eq!(missing.wait_resolved(Duration::from_millis(100)), [(interface, ip("10.9.0.2"))]);
     let start = Instant::now();
     drop((watcher, missing));
-    assert!(
-        start.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
 }

@@ -216,7 +216,7 @@ fn without_json_the_summary_is_a_table_on_standard_output() {
     let ExitReport { status, stdout, stderr } =
         pair.subject.spawn(&mut command).unwrap().wait(PATIENCE).unwrap();
     assert!(status.success(), "{stderr}");
-    assert!(stdout.contains(" 0 packets, 0 bytes received; ") && stdout.contains(" eth0:0 "), "{stdout}");
+    assert!(stdout.contains(" bytes received\n") && stdout.contains(" eth0:0 "), "{stdout}");
     assert!(!stderr.contains("packets,") && !stderr.contains("rx 0 pps"), "{stderr}");
 }
 

@@ -90,6 +90,11 @@ pub fn start_with<S: Stage + 'static>(
     if plan.dataplane.huge_pages && !opened.huge_pages {
         warnings.push("no huge pages are free: packet memory lies in ordinary pages".to_owned());
     }
+    if plan.dataplane.busy_poll && opened.reports.iter().any(|report| !report.busy_poll) {
+        warnings.push(
+            "the kernel refuses busy polling (SO_PREFER_BUSY_POLL, since Linux 5.11): it is off".to_owned(),
+        );
+    }
     let programs = load(plan, &links, &opened)?;
 
     let (events, receiver) = events::channel();

@@ -1,6 +1,7 @@
 //! Attaching to real interfaces: pairs of veth in a network namespace of the test.
 
 use std::{net::UdpSocket, process::Command};
+use xfwd_netns::lab_or_skip;
 
 use nix::sched::{CloneFlags, unshare};
 use xfwd::kernel::xdp::{Steering, XdpError, XdpMode, XdpProgram, service_key};
@@ -10,10 +11,7 @@ use xsk_rs::{
     config::{BindFlags, LibxdpFlags, SocketConfig, UmemConfig},
 };
 
-use crate::{
-    needs_root,
-    packets::{PORT, UDP, VIP4},
-};
+use crate::packets::{PORT, UDP, VIP4};
 
 /// Puts the calling thread, and so one test, into a new network namespace with a pair of veth, and gives
 /// their indexes. The namespace goes with the thread.
@@ -35,11 +33,7 @@ fn ip(arguments: &str) -> String {
 
 fn run(command: &str, arguments: &str) -> String {
     let output = Command::new(command).args(arguments.split(' ')).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command} {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -49,7 +43,7 @@ fn program() -> XdpProgram {
 
 #[test]
 fn native_and_generic_mode_are_what_was_asked_for() {
-    needs_root!();
+    lab_or_skip!();
     let [va, _] = veth_pair(1, 1);
     let mut program = program();
     for (mode, shown) in [(XdpMode::Native, "xdp "), (XdpMode::Generic, "xdpgeneric ")] {
@@ -66,7 +60,7 @@ fn native_and_generic_mode_are_what_was_asked_for() {
 
 #[test]
 fn dropping_the_program_detaches_it() {
-    needs_root!();
+    lab_or_skip!();
     let [va, vb] = veth_pair(1, 1);
     let mut program = program();
     program.attach(va, "va", XdpMode::Native).unwrap();
@@ -81,7 +75,7 @@ fn dropping_the_program_detaches_it() {
 
 #[test]
 fn another_program_is_left_alone() {
-    needs_root!();
+    lab_or_skip!();
     let [va, _] = veth_pair(1, 1);
     let mut first = program();
     first.attach(va, "va", XdpMode::Native).unwrap();
@@ -97,45 +91,36 @@ fn another_program_is_left_alone() {
 
 #[test]
 fn interfaces_that_are_not_there() {
-    needs_root!();
+    lab_or_skip!();
     veth_pair(1, 1);
     let error = program().attach(9_999, "nothere", XdpMode::Native).unwrap_err();
-    assert!(
-        matches!(error, XdpError::NoInterface { ifindex: 9_999, .. }),
-        "{error}: {error:?}"
-    );
+    assert!(matches!(error, XdpError::NoInterface { ifindex: 9_999, .. }), "{error}: {error:?}");
 }
 
 #[test]
 fn driver_without_native_mode_is_told_from_one_that_is_busy() {
-    needs_root!();
+    lab_or_skip!();
     veth_pair(1, 1);
     let lo = nix::net::if_::if_nametoindex("lo").unwrap();
     let mut program = program();
     let error = program.attach(lo, "lo", XdpMode::Native).unwrap_err();
-    assert!(
-        matches!(error, XdpError::NoNativeXdp { .. }),
-        "{error}: {error:?}"
-    );
+    assert!(matches!(error, XdpError::NoNativeXdp { .. }), "{error}: {error:?}");
     program.attach(lo, "lo", XdpMode::Generic).unwrap();
 }
 
 #[test]
 fn veth_with_too_few_receive_queues() {
-    needs_root!();
+    lab_or_skip!();
     let [va, _] = veth_pair(1, 4);
     // A veth starts with one queue of each kind in use, whatever it was made with.
     run("ethtool", "-L vb tx 4");
     let error = program().attach(va, "va", XdpMode::Native).unwrap_err();
-    assert!(
-        matches!(error, XdpError::TooFewQueues { .. }),
-        "{error}: {error:?}"
-    );
+    assert!(matches!(error, XdpError::TooFewQueues { .. }), "{error}: {error:?}");
 }
 
 #[test]
 fn jumbo_frames_are_fine_since_the_program_takes_several_buffers() {
-    needs_root!();
+    lab_or_skip!();
     let [va, _] = veth_pair(1, 1);
     ip("link set dev va mtu 9000");
     ip("link set dev vb mtu 9000");
@@ -144,7 +129,7 @@ fn jumbo_frames_are_fine_since_the_program_takes_several_buffers() {
 
 #[test]
 fn without_privileges_the_message_says_what_is_missing() {
-    needs_root!();
+    lab_or_skip!();
     use caps::{CapSet::Effective, Capability};
     // Capabilities belong to a thread and go with it.
     let load_without = |missing: &'static [Capability]| {
@@ -164,10 +149,7 @@ fn without_privileges_the_message_says_what_is_missing() {
         &[ROOT, Capability::CAP_NET_ADMIN][..],
     ] {
         let error = load_without(missing).unwrap_err();
-        assert!(
-            matches!(error, XdpError::NotPermitted { .. }),
-            "{missing:?}: {error:?}"
-        );
+        assert!(matches!(error, XdpError::NotPermitted { .. }), "{missing:?}: {error:?}");
         assert!(error.to_string().contains("CAP_PERFMON"), "{error}");
     }
     load_without(&[ROOT]).unwrap();
@@ -175,7 +157,7 @@ fn without_privileges_the_message_says_what_is_missing() {
 
 #[test]
 fn packet_from_the_wire_reaches_the_socket_of_its_queue() {
-    needs_root!();
+    lab_or_skip!();
     let [va, _] = veth_pair(1, 1);
     ip("address add 192.0.2.1/24 dev vb");
     ip(&format!("neighbour add {VIP4} lladdr 02:00:00:00:00:01 dev vb"));

@@ -2,8 +2,9 @@
 
 use xfwd::kernel::xdp::{Steering, XdpProgram};
 use xfwd_ebpf_types::{Fragment, Headers, Outcome};
+use xfwd_netns::lab_or_skip;
 
-use crate::{needs_root, packets::*};
+use crate::packets::*;
 
 fn program() -> XdpProgram {
     XdpProgram::load(&Steering::default()).unwrap()
@@ -15,7 +16,7 @@ fn outcome(program: &mut XdpProgram, frame: &[u8]) -> Outcome {
 
 #[test]
 fn tcp_in_ipv4_in_full() {
-    needs_root!();
+    lab_or_skip!();
     let content = ipv4(VIP4, TCP, &tcp(PORT, 12, b"hello"));
     // Ethernet padding is not part of the packet.
     let frame = [frame4(&content), vec![0; 6]].concat();
@@ -38,7 +39,7 @@ fn tcp_in_ipv4_in_full() {
 
 #[test]
 fn udp_in_ipv6_in_full() {
-    needs_root!();
+    lab_or_skip!();
     let frame = frame6(&ipv6(VIP6, UDP, &udp(PORT, b"hello")));
     let expected = Headers {
         outcome: Outcome::Ip as u8,
@@ -58,49 +59,27 @@ fn udp_in_ipv6_in_full() {
 
 #[test]
 fn icmp_only_where_it_belongs() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
-    let found = program
-        .parse(&frame4(&ipv4(VIP4, ICMP, &icmp(3, 4, b"abc"))))
-        .unwrap();
+    let found = program.parse(&frame4(&ipv4(VIP4, ICMP, &icmp(3, 4, b"abc")))).unwrap();
     assert_eq!(
-        (
-            found.icmp_type,
-            found.icmp_code,
-            found.transport_offset,
-            found.payload_offset
-        ),
+        (found.icmp_type, found.icmp_code, found.transport_offset, found.payload_offset),
         (3, 4, 34, 42)
     );
-    let found = program
-        .parse(&frame6(&ipv6(VIP6, ICMPV6, &icmp(2, 0, b"abc"))))
-        .unwrap();
+    let found = program.parse(&frame6(&ipv6(VIP6, ICMPV6, &icmp(2, 0, b"abc")))).unwrap();
     assert_eq!(
-        (
-            found.icmp_type,
-            found.icmp_code,
-            found.transport_offset,
-            found.payload_offset
-        ),
+        (found.icmp_type, found.icmp_code, found.transport_offset, found.payload_offset),
         (2, 0, 54, 62)
     );
-    let found = program
-        .parse(&frame4(&ipv4(VIP4, ICMPV6, &icmp(135, 0, b""))))
-        .unwrap();
-    assert_eq!(
-        (found.outcome(), found.icmp_type, found.transport_offset),
-        (Outcome::Ip, 0, 0)
-    );
+    let found = program.parse(&frame4(&ipv4(VIP4, ICMPV6, &icmp(135, 0, b"")))).unwrap();
+    assert_eq!((found.outcome(), found.icmp_type, found.transport_offset), (Outcome::Ip, 0, 0));
     let found = program.parse(&frame6(&ipv6(VIP6, ICMP, b"x"))).unwrap();
-    assert_eq!(
-        (found.outcome(), found.icmp_type, found.transport_offset),
-        (Outcome::Ip, 0, 0)
-    );
+    assert_eq!((found.outcome(), found.icmp_type, found.transport_offset), (Outcome::Ip, 0, 0));
 }
 
 #[test]
 fn vlan_tags_up_to_two() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let content = ipv4(VIP4, UDP, &udp(PORT, b""));
     for (tags, offset) in [
@@ -137,7 +116,7 @@ fn vlan_tags_up_to_two() {
 
 #[test]
 fn frame_that_ends_at_its_ethertype_is_not_ip_or_truncated() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     for (ethertype, expected, network_offset) in [
         (0x88cc, Outcome::NotIp, 14),
@@ -163,7 +142,7 @@ fn frame_that_ends_at_its_ethertype_is_not_ip_or_truncated() {
 
 #[test]
 fn ipv4_options_of_every_length() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     for words in 0..=10 {
         let content = ipv4_part(VIP4, UDP, &vec![1; words * 4], WHOLE, &udp(PORT, b"x"));
@@ -176,7 +155,7 @@ fn ipv4_options_of_every_length() {
 
 #[test]
 fn broken_ip_headers() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let mut expect = |content: &[u8], change: &dyn Fn(&mut [u8]), ip_version: u8, expected: Outcome| {
         let mut content = content.to_vec();
@@ -200,43 +179,24 @@ fn broken_ip_headers() {
     expect(&v4, &|bytes| bytes[0] = 0x65, 0, Outcome::Ipv4Version);
     expect(&v4, &|bytes| bytes[0] = 0x44, 4, Outcome::Ipv4HeaderLength);
     expect(&v4, &|bytes| bytes[0] = 0x4f, 4, Outcome::TruncatedIpv4);
-    expect(
-        &v4,
-        &|bytes| bytes[2..4].copy_from_slice(&19_u16.to_be_bytes()),
-        4,
-        Outcome::Ipv4TotalLength,
-    );
+    expect(&v4, &|bytes| bytes[2..4].copy_from_slice(&19_u16.to_be_bytes()), 4, Outcome::Ipv4TotalLength);
     expect(&v4, &|bytes| bytes[3] += 1, 4, Outcome::Ipv4TotalLength);
-    expect(
-        &v4,
-        &|bytes| bytes[2..4].copy_from_slice(&[0xff, 0xff]),
-        4,
-        Outcome::Ipv4TotalLength,
-    );
+    expect(&v4, &|bytes| bytes[2..4].copy_from_slice(&[0xff, 0xff]), 4, Outcome::Ipv4TotalLength);
     let v6 = ipv6(VIP6, UDP, &udp(PORT, b"x"));
     expect(&v6, &|bytes| bytes[0] = 0x45, 0, Outcome::Ipv6Version);
     expect(&v6, &|bytes| bytes[5] += 1, 6, Outcome::Ipv6PayloadLength);
-    expect(
-        &v6,
-        &|bytes| bytes[4..6].copy_from_slice(&[0xff, 0xff]),
-        6,
-        Outcome::Ipv6PayloadLength,
-    );
+    expect(&v6, &|bytes| bytes[4..6].copy_from_slice(&[0xff, 0xff]), 6, Outcome::Ipv6PayloadLength);
 }
 
 #[test]
 fn ipv6_extension_headers_are_skipped_in_any_order() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let segment = tcp(PORT, 0, b"x");
     let chain = extension(
         ROUTING,
         1,
-        &extension(
-            AUTHENTICATION,
-            3,
-            &authentication(DESTINATION_OPTIONS, 3, &extension(TCP, 2, &segment)),
-        ),
+        &extension(AUTHENTICATION, 3, &authentication(DESTINATION_OPTIONS, 3, &extension(TCP, 2, &segment))),
     );
     let found = program.parse(&frame6(&ipv6(VIP6, HOP_BY_HOP, &chain))).unwrap();
     assert_eq!(found.outcome(), Outcome::Ip);
@@ -245,16 +205,14 @@ fn ipv6_extension_headers_are_skipped_in_any_order() {
     assert_eq!(found.dst_port, PORT);
     // The largest, 2,048 and 1,028 bytes.
     let chain = extension(AUTHENTICATION, 256, &authentication(TCP, 254, &segment));
-    let found = program
-        .parse(&frame6(&ipv6(VIP6, DESTINATION_OPTIONS, &chain)))
-        .unwrap();
+    let found = program.parse(&frame6(&ipv6(VIP6, DESTINATION_OPTIONS, &chain))).unwrap();
     assert_eq!(found.outcome(), Outcome::Ip);
     assert_eq!(found.transport_offset, 54 + 2_048 + 1_028);
 }
 
 #[test]
 fn ipv6_extension_headers_up_to_eight() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     for count in 0..=9 {
         let mut content = udp(PORT, b"x");
@@ -285,7 +243,7 @@ fn ipv6_extension_headers_up_to_eight() {
 
 #[test]
 fn no_next_header_and_unknown_protocols_have_no_transport() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     for protocol in [59, 50, 132, 47, 41, 255] {
         let found = program.parse(&frame6(&ipv6(VIP6, protocol, b""))).unwrap();
@@ -300,29 +258,19 @@ fn no_next_header_and_unknown_protocols_have_no_transport() {
 
 #[test]
 fn fragments() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let datagram = udp(PORT, &[0; 64]);
-    for (part, expected) in [
-        (WHOLE, Fragment::No),
-        (FIRST, Fragment::First),
-        (MIDDLE, Fragment::Later),
-        (LAST, Fragment::Later),
-    ] {
+    for (part, expected) in
+        [(WHOLE, Fragment::No), (FIRST, Fragment::First), (MIDDLE, Fragment::Later), (LAST, Fragment::Later)]
+    {
         let transport = |offset| if expected == Fragment::Later { 0 } else { offset };
-        let found = program
-            .parse(&frame4(&ipv4_part(VIP4, UDP, &[], part, &datagram)))
-            .unwrap();
+        let found = program.parse(&frame4(&ipv4_part(VIP4, UDP, &[], part, &datagram))).unwrap();
         assert_eq!(found.outcome(), Outcome::Ip);
         assert_eq!((found.fragment(), found.protocol), (expected, UDP));
         assert_eq!(found.transport_offset, transport(34));
-        let found = program
-            .parse(&frame6(&ipv6(
-                VIP6,
-                FRAGMENT,
-                &fragment_header(UDP, part, &datagram),
-            )))
-            .unwrap();
+        let found =
+            program.parse(&frame6(&ipv6(VIP6, FRAGMENT, &fragment_header(UDP, part, &datagram)))).unwrap();
         assert_eq!(found.outcome(), Outcome::Ip);
         assert_eq!((found.fragment(), found.protocol), (expected, UDP));
         assert_eq!(found.transport_offset, transport(62));
@@ -330,24 +278,15 @@ fn fragments() {
     }
     // The length of a fragmented datagram goes beyond its first fragment, and only there.
     let first = &datagram[..32];
-    assert_eq!(
-        outcome(&mut program, &frame4(&ipv4_part(VIP4, UDP, &[], FIRST, first))),
-        Outcome::Ip
-    );
-    assert_eq!(
-        outcome(&mut program, &frame4(&ipv4_part(VIP4, UDP, &[], WHOLE, first))),
-        Outcome::UdpLength
-    );
+    assert_eq!(outcome(&mut program, &frame4(&ipv4_part(VIP4, UDP, &[], FIRST, first))), Outcome::Ip);
+    assert_eq!(outcome(&mut program, &frame4(&ipv4_part(VIP4, UDP, &[], WHOLE, first))), Outcome::UdpLength);
     // A later fragment may be shorter than any transport header.
-    assert_eq!(
-        outcome(&mut program, &frame4(&ipv4_part(VIP4, TCP, &[], LAST, b"x"))),
-        Outcome::Ip
-    );
+    assert_eq!(outcome(&mut program, &frame4(&ipv4_part(VIP4, TCP, &[], LAST, b"x"))), Outcome::Ip);
 }
 
 #[test]
 fn several_fragment_headers() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let datagram = udp(PORT, b"x");
     for (outer, inner, expected) in [
@@ -364,15 +303,12 @@ fn several_fragment_headers() {
     // What is behind a later fragment's header is payload, whatever its number says.
     let content = fragment_header(DESTINATION_OPTIONS, LAST, b"x");
     let found = program.parse(&frame6(&ipv6(VIP6, FRAGMENT, &content))).unwrap();
-    assert_eq!(
-        (found.outcome(), found.protocol),
-        (Outcome::Ip, DESTINATION_OPTIONS)
-    );
+    assert_eq!((found.outcome(), found.protocol), (Outcome::Ip, DESTINATION_OPTIONS));
 }
 
 #[test]
 fn broken_transport_headers_keep_their_ports() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let mut expect = |protocol: u8, segment: Vec<u8>, expected: Outcome| {
         let found = program.parse(&frame4(&ipv4(VIP4, protocol, &segment))).unwrap();
@@ -392,22 +328,15 @@ fn broken_transport_headers_keep_their_ports() {
     }
     // A UDP length below the IP payload is fine (RFC 768 does not say otherwise, and it is seen).
     datagram[4..6].copy_from_slice(&9_u16.to_be_bytes());
-    assert_eq!(
-        outcome(&mut program, &frame4(&ipv4(VIP4, UDP, &datagram))),
-        Outcome::Ip
-    );
+    assert_eq!(outcome(&mut program, &frame4(&ipv4(VIP4, UDP, &datagram))), Outcome::Ip);
 }
 
 /// Cuts frames at every length, as received packets that lie about their length.
 #[test]
 fn truncation_at_every_length() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
-    let v4 = ethernet(
-        &[(VLAN, 5)],
-        0x0800,
-        &ipv4_part(VIP4, TCP, &[1; 8], WHOLE, &tcp(PORT, 4, b"data")),
-    );
+    let v4 = ethernet(&[(VLAN, 5)], 0x0800, &ipv4_part(VIP4, TCP, &[1; 8], WHOLE, &tcp(PORT, 4, b"data")));
     for length in 14..v4.len() {
         let expected = match length {
             14..18 => Outcome::TruncatedVlan,
@@ -419,11 +348,7 @@ fn truncation_at_every_length() {
     assert_eq!(outcome(&mut program, &v4), Outcome::Ip);
     let v6 = frame6(&ipv6(VIP6, HOP_BY_HOP, &extension(UDP, 2, &udp(PORT, b"data"))));
     for length in 14..v6.len() {
-        let expected = if length < 54 {
-            Outcome::TruncatedIpv6
-        } else {
-            Outcome::Ipv6PayloadLength
-        };
+        let expected = if length < 54 { Outcome::TruncatedIpv6 } else { Outcome::Ipv6PayloadLength };
         assert_eq!(outcome(&mut program, &v6[..length]), expected, "{length} bytes");
     }
     assert_eq!(outcome(&mut program, &v6), Outcome::Ip);
@@ -432,57 +357,39 @@ fn truncation_at_every_length() {
 /// Cuts the IP packet at every length, with a length field that is right, in a frame that is long enough.
 #[test]
 fn ip_packet_that_ends_early() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     type Case = (u8, Vec<u8>, fn(usize) -> Outcome);
     let cases: [Case; 5] = [
-        (TCP, tcp(PORT, 12, b"data"), |length| {
-            if length < 32 {
-                Outcome::TruncatedTcp
-            } else {
-                Outcome::Ip
-            }
-        }),
+        (TCP, tcp(PORT, 12, b"data"), |length| if length < 32 { Outcome::TruncatedTcp } else { Outcome::Ip }),
         (UDP, udp(PORT, b"data"), |length| match length {
             0..8 => Outcome::TruncatedUdp,
             8..12 => Outcome::UdpLength,
             _ => Outcome::Ip,
         }),
-        (ICMPV6, icmp(128, 0, b"data"), |length| {
-            if length < 8 {
-                Outcome::TruncatedIcmp
-            } else {
-                Outcome::Ip
-            }
+        (
+            ICMPV6,
+            icmp(128, 0, b"data"),
+            |length| {
+                if length < 8 { Outcome::TruncatedIcmp } else { Outcome::Ip }
+            },
+        ),
+        (ROUTING, extension(UDP, 3, &udp(PORT, b"")), |length| match length {
+            0..24 => Outcome::TruncatedExtension,
+            24..32 => Outcome::TruncatedUdp,
+            _ => Outcome::Ip,
         }),
-        (
-            ROUTING,
-            extension(UDP, 3, &udp(PORT, b"")),
-            |length| match length {
-                0..24 => Outcome::TruncatedExtension,
-                24..32 => Outcome::TruncatedUdp,
-                _ => Outcome::Ip,
-            },
-        ),
-        (
-            FRAGMENT,
-            fragment_header(TCP, FIRST, &tcp(PORT, 0, b"x")),
-            |length| match length {
-                0..8 => Outcome::TruncatedExtension,
-                8..28 => Outcome::TruncatedTcp,
-                _ => Outcome::Ip,
-            },
-        ),
+        (FRAGMENT, fragment_header(TCP, FIRST, &tcp(PORT, 0, b"x")), |length| match length {
+            0..8 => Outcome::TruncatedExtension,
+            8..28 => Outcome::TruncatedTcp,
+            _ => Outcome::Ip,
+        }),
     ];
     for (protocol, segment, expected) in cases {
         for length in 0..=segment.len() {
             let padding = vec![0xff; segment.len() - length + 64];
             let frame = [frame6(&ipv6(VIP6, protocol, &segment[..length])), padding.clone()].concat();
-            assert_eq!(
-                outcome(&mut program, &frame),
-                expected(length),
-                "IPv6, {protocol}, {length} bytes"
-            );
+            assert_eq!(outcome(&mut program, &frame), expected(length), "IPv6, {protocol}, {length} bytes");
             if matches!(protocol, TCP | UDP) {
                 let frame = [frame4(&ipv4(VIP4, protocol, &segment[..length])), padding].concat();
                 assert_eq!(
@@ -497,7 +404,7 @@ fn ip_packet_that_ends_early() {
 
 #[test]
 fn packet_in_several_buffers() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = program();
     let content = ipv4(VIP4, UDP, &udp(PORT, &[0; 8_000]));
     let found = program.parse(&frame4(&content)).unwrap();
@@ -506,19 +413,10 @@ fn packet_in_several_buffers() {
     assert_eq!(outcome(&mut program, cut), Outcome::Ipv4TotalLength);
     let content = ipv6(VIP6, UDP, &udp(PORT, &[0; 8_000]));
     assert_eq!(outcome(&mut program, &frame6(&content)), Outcome::Ip);
-    assert_eq!(
-        outcome(&mut program, &frame6(&content)[..8_061]),
-        Outcome::Ipv6PayloadLength
-    );
+    assert_eq!(outcome(&mut program, &frame6(&content)[..8_061]), Outcome::Ipv6PayloadLength);
     // A header that reaches into the second buffer (from about 3,500 bytes on) is not read.
-    let long = extension(
-        DESTINATION_OPTIONS,
-        255,
-        &extension(UDP, 255, &udp(PORT, &[0; 1_000])),
-    );
-    let found = program
-        .parse(&frame6(&ipv6(VIP6, DESTINATION_OPTIONS, &long)))
-        .unwrap();
+    let long = extension(DESTINATION_OPTIONS, 255, &extension(UDP, 255, &udp(PORT, &[0; 1_000])));
+    let found = program.parse(&frame6(&ipv6(VIP6, DESTINATION_OPTIONS, &long))).unwrap();
     assert_eq!(found.outcome(), Outcome::TruncatedExtension);
     assert_eq!((found.end, found.protocol), (14 + 40 + 2 * 2_040 + 1_008, 0));
 }

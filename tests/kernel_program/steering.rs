@@ -1,13 +1,14 @@
 //! What the XDP program does with a packet, and which counter tells.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use xfwd_netns::lab_or_skip;
 
 use xfwd::kernel::xdp::{
     KernelCounters, Steering, XdpAction, XdpError, XdpProgram, address_key, service_key,
 };
 use xfwd_ebpf_types::{Cause, MAX_HOST_ADDRESSES, MAX_QUEUES, Outcome};
 
-use crate::{needs_root, packets::*};
+use crate::packets::*;
 
 fn services() -> Steering {
     Steering {
@@ -80,41 +81,17 @@ fn expect_cause(program: &XdpProgram, what: &str, frame: &[u8], cause: Cause) {
 
 #[test]
 fn service_packets_are_steered_and_all_others_pass() {
-    needs_root!();
+    lab_or_skip!();
     let (program, _socket) = with_socket(&services());
     let tcp4 = ipv4(VIP4, TCP, &tcp(PORT, 0, b"x"));
     let cases: &[(&str, Vec<u8>, Cause)] = &[
         ("TCP/IPv4", frame4(&tcp4), Cause::SteeredService),
-        (
-            "UDP/IPv4",
-            frame4(&ipv4(VIP4, UDP, &udp(PORT, b"x"))),
-            Cause::SteeredService,
-        ),
-        (
-            "TCP/IPv6",
-            frame6(&ipv6(VIP6, TCP, &tcp(PORT, 0, b"x"))),
-            Cause::SteeredService,
-        ),
-        (
-            "UDP/IPv6",
-            frame6(&ipv6(VIP6, UDP, &udp(PORT, b"x"))),
-            Cause::SteeredService,
-        ),
-        (
-            "one VLAN tag",
-            ethernet(&[(VLAN, 5)], 0x0800, &tcp4),
-            Cause::SteeredService,
-        ),
-        (
-            "two VLAN tags",
-            ethernet(&[(SERVICE_VLAN, 5), (VLAN, 6)], 0x0800, &tcp4),
-            Cause::SteeredService,
-        ),
-        (
-            "three VLAN tags",
-            ethernet(&[(VLAN, 5), (VLAN, 6), (VLAN, 7)], 0x0800, &tcp4),
-            Cause::PassedNotIp,
-        ),
+        ("UDP/IPv4", frame4(&ipv4(VIP4, UDP, &udp(PORT, b"x"))), Cause::SteeredService),
+        ("TCP/IPv6", frame6(&ipv6(VIP6, TCP, &tcp(PORT, 0, b"x"))), Cause::SteeredService),
+        ("UDP/IPv6", frame6(&ipv6(VIP6, UDP, &udp(PORT, b"x"))), Cause::SteeredService),
+        ("one VLAN tag", ethernet(&[(VLAN, 5)], 0x0800, &tcp4), Cause::SteeredService),
+        ("two VLAN tags", ethernet(&[(SERVICE_VLAN, 5), (VLAN, 6)], 0x0800, &tcp4), Cause::SteeredService),
+        ("three VLAN tags", ethernet(&[(VLAN, 5), (VLAN, 6), (VLAN, 7)], 0x0800, &tcp4), Cause::PassedNotIp),
         (
             "IPv4 options",
             frame4(&ipv4_part(VIP4, TCP, &[1; 40], WHOLE, &tcp(PORT, 0, b""))),
@@ -122,93 +99,45 @@ fn service_packets_are_steered_and_all_others_pass() {
         ),
         (
             "IPv6 extension headers",
-            frame6(&ipv6(
-                VIP6,
-                HOP_BY_HOP,
-                &extension(ROUTING, 1, &extension(TCP, 2, &tcp(PORT, 0, b""))),
-            )),
+            frame6(&ipv6(VIP6, HOP_BY_HOP, &extension(ROUTING, 1, &extension(TCP, 2, &tcp(PORT, 0, b""))))),
             Cause::SteeredService,
         ),
         (
             "atomic fragment",
-            frame6(&ipv6(
-                VIP6,
-                FRAGMENT,
-                &fragment_header(TCP, WHOLE, &tcp(PORT, 0, b"")),
-            )),
+            frame6(&ipv6(VIP6, FRAGMENT, &fragment_header(TCP, WHOLE, &tcp(PORT, 0, b"")))),
             Cause::SteeredService,
         ),
-        (
-            "other address",
-            frame4(&ipv4(OTHER4, TCP, &tcp(PORT, 0, b""))),
-            Cause::PassedNoService,
-        ),
-        (
-            "other IPv6 address",
-            frame6(&ipv6(OTHER6, TCP, &tcp(PORT, 0, b""))),
-            Cause::PassedNoService,
-        ),
-        (
-            "other port",
-            frame4(&ipv4(VIP4, TCP, &tcp(PORT + 1, 0, b""))),
-            Cause::PassedNoService,
-        ),
+        ("other address", frame4(&ipv4(OTHER4, TCP, &tcp(PORT, 0, b""))), Cause::PassedNoService),
+        ("other IPv6 address", frame6(&ipv6(OTHER6, TCP, &tcp(PORT, 0, b""))), Cause::PassedNoService),
+        ("other port", frame4(&ipv4(VIP4, TCP, &tcp(PORT + 1, 0, b""))), Cause::PassedNoService),
         (
             "port in the other byte order",
             frame4(&ipv4(VIP4, TCP, &tcp(PORT.swap_bytes(), 0, b""))),
             Cause::PassedNoService,
         ),
-        (
-            "ping of the VIP",
-            frame4(&ipv4(VIP4, ICMP, &icmp(8, 0, b""))),
-            Cause::PassedNoService,
-        ),
-        (
-            "unknown protocol to the VIP",
-            frame4(&ipv4(VIP4, 132, b"x")),
-            Cause::PassedNoService,
-        ),
+        ("ping of the VIP", frame4(&ipv4(VIP4, ICMP, &icmp(8, 0, b""))), Cause::PassedNoService),
+        ("unknown protocol to the VIP", frame4(&ipv4(VIP4, 132, b"x")), Cause::PassedNoService),
         ("ARP", ethernet(&[], ARP, &arp()), Cause::PassedArp),
-        (
-            "ARP with a VLAN tag",
-            ethernet(&[(VLAN, 5)], ARP, &arp()),
-            Cause::PassedArp,
-        ),
+        ("ARP with a VLAN tag", ethernet(&[(VLAN, 5)], ARP, &arp()), Cause::PassedArp),
         ("LLDP", ethernet(&[], 0x88cc, &[0; 46]), Cause::PassedNotIp),
         (
             "first fragment",
             frame4(&ipv4_part(VIP4, UDP, &[], FIRST, &udp(PORT, b"x"))),
             Cause::PassedFragment,
         ),
-        (
-            "later fragment",
-            frame4(&ipv4_part(VIP4, UDP, &[], LAST, b"x")),
-            Cause::PassedFragment,
-        ),
+        ("later fragment", frame4(&ipv4_part(VIP4, UDP, &[], LAST, b"x")), Cause::PassedFragment),
         (
             "IPv6 fragment",
-            frame6(&ipv6(
-                VIP6,
-                FRAGMENT,
-                &fragment_header(TCP, FIRST, &tcp(PORT, 0, b"")),
-            )),
+            frame6(&ipv6(VIP6, FRAGMENT, &fragment_header(TCP, FIRST, &tcp(PORT, 0, b"")))),
             Cause::PassedFragment,
         ),
-        (
-            "fragment of a ping",
-            frame4(&ipv4_part(VIP4, ICMP, &[], LAST, b"x")),
-            Cause::PassedNoService,
-        ),
+        ("fragment of a ping", frame4(&ipv4_part(VIP4, ICMP, &[], LAST, b"x")), Cause::PassedNoService),
         (
             "neighbour solicitation",
             frame6(&ipv6(VIP6, ICMPV6, &icmp(135, 0, &[0; 16]))),
             Cause::PassedNeighbourDiscovery,
         ),
-        (
-            "ping of the IPv6 VIP",
-            frame6(&ipv6(VIP6, ICMPV6, &icmp(128, 0, b""))),
-            Cause::PassedNoService,
-        ),
+        ("ping of the IPv6 VIP", frame6(&ipv6(VIP6, ICMPV6, &icmp(128, 0, b""))), Cause::PassedNoService),
     ];
     for (what, frame, cause) in cases {
         expect_cause(&program, what, frame, *cause);
@@ -217,81 +146,33 @@ fn service_packets_are_steered_and_all_others_pass() {
 
 #[test]
 fn everything_is_steered_but_what_the_host_needs() {
-    needs_root!();
+    lab_or_skip!();
     let (program, _socket) = with_socket(&all());
     let cases: &[(&str, Vec<u8>, Cause)] = &[
-        (
-            "to another address",
-            frame4(&ipv4(OTHER4, TCP, &tcp(22, 0, b""))),
-            Cause::SteeredAll,
-        ),
-        (
-            "to another IPv6 address",
-            frame6(&ipv6(OTHER6, UDP, &udp(53, b""))),
-            Cause::SteeredAll,
-        ),
-        (
-            "ping of another address",
-            frame4(&ipv4(OTHER4, ICMP, &icmp(8, 0, b""))),
-            Cause::SteeredAll,
-        ),
-        (
-            "unknown protocol",
-            frame4(&ipv4(OTHER4, 132, b"x")),
-            Cause::SteeredAll,
-        ),
-        (
-            "first fragment",
-            frame4(&ipv4_part(OTHER4, UDP, &[], FIRST, &udp(PORT, b"x"))),
-            Cause::SteeredAll,
-        ),
-        (
-            "later fragment",
-            frame4(&ipv4_part(OTHER4, UDP, &[], LAST, b"x")),
-            Cause::SteeredAll,
-        ),
+        ("to another address", frame4(&ipv4(OTHER4, TCP, &tcp(22, 0, b""))), Cause::SteeredAll),
+        ("to another IPv6 address", frame6(&ipv6(OTHER6, UDP, &udp(53, b""))), Cause::SteeredAll),
+        ("ping of another address", frame4(&ipv4(OTHER4, ICMP, &icmp(8, 0, b""))), Cause::SteeredAll),
+        ("unknown protocol", frame4(&ipv4(OTHER4, 132, b"x")), Cause::SteeredAll),
+        ("first fragment", frame4(&ipv4_part(OTHER4, UDP, &[], FIRST, &udp(PORT, b"x"))), Cause::SteeredAll),
+        ("later fragment", frame4(&ipv4_part(OTHER4, UDP, &[], LAST, b"x")), Cause::SteeredAll),
         ("LLDP", ethernet(&[], 0x88cc, &[0; 46]), Cause::SteeredAll),
-        (
-            "three VLAN tags",
-            ethernet(&[(VLAN, 5), (VLAN, 6), (VLAN, 7)], 0x0800, b""),
-            Cause::SteeredAll,
-        ),
+        ("three VLAN tags", ethernet(&[(VLAN, 5), (VLAN, 6), (VLAN, 7)], 0x0800, b""), Cause::SteeredAll),
         ("ARP", ethernet(&[], ARP, &arp()), Cause::PassedArp),
-        (
-            "SSH to the host",
-            frame4(&ipv4(HOST4, TCP, &tcp(22, 0, b""))),
-            Cause::PassedHost,
-        ),
-        (
-            "SSH to the host by IPv6",
-            frame6(&ipv6(HOST6, TCP, &tcp(22, 0, b""))),
-            Cause::PassedHost,
-        ),
+        ("SSH to the host", frame4(&ipv4(HOST4, TCP, &tcp(22, 0, b""))), Cause::PassedHost),
+        ("SSH to the host by IPv6", frame6(&ipv6(HOST6, TCP, &tcp(22, 0, b""))), Cause::PassedHost),
         (
             "SSH to the host in a VLAN",
             ethernet(&[(VLAN, 5)], 0x0800, &ipv4(HOST4, TCP, &tcp(22, 0, b""))),
             Cause::PassedHost,
         ),
-        (
-            "ping of the host",
-            frame4(&ipv4(HOST4, ICMP, &icmp(8, 0, b""))),
-            Cause::PassedHost,
-        ),
-        (
-            "later fragment to the host",
-            frame4(&ipv4_part(HOST4, TCP, &[], LAST, b"x")),
-            Cause::PassedHost,
-        ),
+        ("ping of the host", frame4(&ipv4(HOST4, ICMP, &icmp(8, 0, b""))), Cause::PassedHost),
+        ("later fragment to the host", frame4(&ipv4_part(HOST4, TCP, &[], LAST, b"x")), Cause::PassedHost),
         (
             "service on an address of the host",
             frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b""))),
             Cause::SteeredService,
         ),
-        (
-            "other port of that address",
-            frame4(&ipv4(VIP4, TCP, &tcp(22, 0, b""))),
-            Cause::PassedHost,
-        ),
+        ("other port of that address", frame4(&ipv4(VIP4, TCP, &tcp(22, 0, b""))), Cause::PassedHost),
         (
             "fragment to that address",
             frame4(&ipv4_part(VIP4, TCP, &[], FIRST, &tcp(PORT, 0, b""))),
@@ -302,11 +183,8 @@ fn everything_is_steered_but_what_the_host_needs() {
         expect_cause(&program, what, frame, *cause);
     }
     for kind in 130..=140 {
-        let cause = if (133..=137).contains(&kind) {
-            Cause::PassedNeighbourDiscovery
-        } else {
-            Cause::SteeredAll
-        };
+        let cause =
+            if (133..=137).contains(&kind) { Cause::PassedNeighbourDiscovery } else { Cause::SteeredAll };
         let frame = frame6(&ipv6(OTHER6, ICMPV6, &icmp(kind, 0, &[0; 16])));
         expect_cause(&program, &format!("ICMPv6 type {kind}"), &frame, cause);
     }
@@ -321,7 +199,7 @@ fn everything_is_steered_but_what_the_host_needs() {
 
 #[test]
 fn malformed_packets_pass_and_are_counted_by_what_is_wrong() {
-    needs_root!();
+    lab_or_skip!();
     for steering in [services(), all()] {
         let (program, _socket) = with_socket(&steering);
         let frame = frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"x")));
@@ -331,27 +209,17 @@ fn malformed_packets_pass_and_are_counted_by_what_is_wrong() {
             ("cut in the IP header", &frame[..33], Outcome::TruncatedIpv4),
             ("cut in the segment", &frame[..50], Outcome::Ipv4TotalLength),
             ("IP version 5", &wrong_version, Outcome::Ipv4Version),
-            (
-                "TCP header cut",
-                &frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"")[..19])),
-                Outcome::TruncatedTcp,
-            ),
-            (
-                "UDP header cut",
-                &frame6(&ipv6(VIP6, UDP, &udp(PORT, b"")[..7])),
-                Outcome::TruncatedUdp,
-            ),
+            ("TCP header cut", &frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"")[..19])), Outcome::TruncatedTcp),
+            ("UDP header cut", &frame6(&ipv6(VIP6, UDP, &udp(PORT, b"")[..7])), Outcome::TruncatedUdp),
         ] {
-            expect(&program, what, frame, XdpAction::Pass, |counters| {
-                counters.malformed(outcome)
-            });
+            expect(&program, what, frame, XdpAction::Pass, |counters| counters.malformed(outcome));
         }
     }
 }
 
 #[test]
 fn queue_without_socket_passes() {
-    needs_root!();
+    lab_or_skip!();
     let frame = frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"x")));
     let mut program = XdpProgram::load(&services()).unwrap();
     expect_cause(&program, "no socket", &frame, Cause::PassedNoSocket);
@@ -361,12 +229,7 @@ fn queue_without_socket_passes() {
     program.insert_socket(0, &first).unwrap();
     expect_cause(&program, "socket", &frame, Cause::SteeredService);
     program.insert_socket(0, &socket()).unwrap();
-    expect_cause(
-        &program,
-        "another socket, closed since",
-        &frame,
-        Cause::PassedNoSocket,
-    );
+    expect_cause(&program, "another socket, closed since", &frame, Cause::PassedNoSocket);
     program.insert_socket(0, &first).unwrap();
     program.remove_socket(0).unwrap();
     program.remove_socket(0).unwrap();
@@ -376,13 +239,10 @@ fn queue_without_socket_passes() {
 
 #[test]
 fn sockets_that_cannot_be_inserted() {
-    needs_root!();
+    lab_or_skip!();
     let mut program = XdpProgram::load(&services()).unwrap();
     let error = program.insert_socket(MAX_QUEUES, &socket()).unwrap_err();
-    assert!(
-        matches!(error, XdpError::QueueTooHigh { queue: MAX_QUEUES }),
-        "{error}"
-    );
+    assert!(matches!(error, XdpError::QueueTooHigh { queue: MAX_QUEUES }), "{error}");
     let no_socket = std::fs::File::open("/dev/null").unwrap();
     let error = program.insert_socket(3, &no_socket.as_raw_fd()).unwrap_err();
     assert!(matches!(error, XdpError::Map { map: "XSKS", .. }), "{error}");
@@ -391,7 +251,7 @@ fn sockets_that_cannot_be_inserted() {
 
 #[test]
 fn steering_changes_while_the_program_runs() {
-    needs_root!();
+    lab_or_skip!();
     let (mut program, _socket) = with_socket(&services());
     let to_vip = frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"")));
     let to_other = frame4(&ipv4(OTHER4, TCP, &tcp(PORT, 0, b"")));
@@ -409,12 +269,7 @@ fn steering_changes_while_the_program_runs() {
     expect_cause(&program, "service of the host", &to_vip, Cause::SteeredService);
     expect_cause(&program, "all", &to_other, Cause::SteeredAll);
     expect_cause(&program, "host", &to_host, Cause::PassedHost);
-    program
-        .set_steering(&Steering {
-            all: true,
-            ..Steering::default()
-        })
-        .unwrap();
+    program.set_steering(&Steering { all: true, ..Steering::default() }).unwrap();
     expect_cause(&program, "no host address left", &to_host, Cause::SteeredAll);
     program.set_steering(&Steering::default()).unwrap();
     expect_cause(&program, "nothing", &to_vip, Cause::PassedNoService);
@@ -422,7 +277,7 @@ fn steering_changes_while_the_program_runs() {
 
 #[test]
 fn too_many_addresses_are_refused_by_name() {
-    needs_root!();
+    lab_or_skip!();
     let address = |number: u32| std::net::IpAddr::from((0x0a00_0000 + number).to_be_bytes());
     let steering = |numbers: std::ops::Range<u32>| Steering {
         all: true,
@@ -430,22 +285,9 @@ fn too_many_addresses_are_refused_by_name() {
         ..Steering::default()
     };
     let mut program = XdpProgram::load(&steering(0..MAX_HOST_ADDRESSES)).unwrap();
-    let error = program
-        .set_steering(&steering(0..MAX_HOST_ADDRESSES + 1))
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            XdpError::MapFull {
-                map: "HOST_ADDRESSES",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = program.set_steering(&steering(0..MAX_HOST_ADDRESSES + 1)).unwrap_err();
+    assert!(matches!(error, XdpError::MapFull { map: "HOST_ADDRESSES", .. }), "{error}");
     // A full map can be exchanged for another one all the same.
-    program
-        .set_steering(&steering(1_000..1_000 + MAX_HOST_ADDRESSES))
-        .unwrap();
+    program.set_steering(&steering(1_000..1_000 + MAX_HOST_ADDRESSES)).unwrap();
     assert_eq!(address_key(address(0))[12..], [10, 0, 0, 0]);
 }

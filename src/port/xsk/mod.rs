@@ -23,9 +23,10 @@
 //!   for a moment and is tried again ([`open`]).
 //! * The kernel wants the mode flags on the first socket of a UMEM only: libxdp leaves them out for the later ones.
 //! * A batch can end in the middle of a packet of several buffers: the port keeps the beginning until the rest
-//!   arrives, and gives up a packet with too many ([`XskPort`], `receive`).
+//!   arrives, and gives up a packet with too many (`fragments`).
 
 mod bind;
+mod fragments;
 mod kick;
 pub mod options;
 mod port;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
+use super::fragments::Fragments;
 use super::kick::{self, Kick};
 use crate::pipeline::BATCH_SIZE;
-use crate::port::{FramePool, InFlight, MAX_FRAGMENTS, Port, PortCounters, PortError, Received};
+use crate::port::{FramePool, InFlight, Port, PortCounters, PortError, Received};
 
 /// Packets that one kick sends in copy mode at least (the kernel's `TX_BATCH_SIZE`): bounds the number of kicks that
 /// what is queued can need.
@@ -69,12 +70,7 @@ pub struct XskPort {
     in_flight: InFlight,
     counters: PortCounters,
     scratch: [FrameDesc; BATCH_SIZE],
-    /// The beginning of a packet whose last fragment has not arrived.
-    partial: ArrayVec<XskFrame, MAX_FRAGMENTS>,
-    /// A packet with too many fragments is being received: what arrives up to its end goes back to the pool.
-    giving_up: bool,
-    /// Frames to go back to the pool at the next refill.
-    spoiled: Vec<XskFrame>,
+    fragments: Fragments<XskFrame>,
 }
 
 /// The rings of one socket, as `xsk-rs` gives them.
@@ -102,9 +98,7 @@ impl XskPort {
             in_flight: InFlight::default(),
             counters: PortCounters::default(),
             scratch: [FrameDesc::default(); BATCH_SIZE],
-            partial: ArrayVec::new(),
-            giving_up: false,
-            spoiled: Vec::with_capacity(MAX_FRAGMENTS + BATCH_SIZE),
+            fragments: Fragments::new(),
         }
     }
 
@@ -126,27 +120,6 @@ impl XskPort {
 
     fn fd(&self) -> RawFd {
         self.rx.fd().as_raw_fd()
-    }
-
-    /// A frame that belongs to a packet of several.
-    fn fragment(&mut self, frame: XskFrame, received: &mut Received<XskFrame>) {
-        let more = frame.0.has_more_frames();
-        if self.giving_up {
-            self.spoiled.push(frame);
-            self.giving_up = more;
-        } else if more && self.partial.len() + 1 == MAX_FRAGMENTS {
-            self.counters.rx_too_many_fragments += 1;
-            self.spoiled.extend(self.partial.drain(..));
-            self.spoiled.push(frame);
-            self.giving_up = true;
-        } else {
-            self.partial.push(frame);
-            if !more {
-                let len = self.partial.iter().map(|frame| frame.0.lengths().data() as u32).sum();
-                received.push_fragments(self.partial.drain(..), len);
-            }
-        }
-        self.in_flight.held = (self.partial.len() + self.spoiled.len()) as u64;
     }
 
     /// Kicks until the tx ring is empty, nothing moves any more, or what was queued cannot need another kick.
@@ -207,10 +180,10 @@ impl Port for XskPort {
         for index in 0..count {
             // The kernel has given this frame back, so it is ours again.
             let frame = XskFrame(self.scratch[index]);
-            if frame.0.has_more_frames() || !self.partial.is_empty() || self.giving_up {
-                self.fragment(frame, received);
+            let (len, more) = (frame.0.lengths().data() as u32, frame.0.has_more_frames());
+            if more || self.fragments.is_in_packet() {
+                self.fragments.add(frame, len, more, received);
             } else {
-                let len = frame.0.lengths().data() as u32;
                 received.push(frame, len);
             }
         }
@@ -281,10 +254,7 @@ impl Port for XskPort {
 
     #[inline]
     fn refill(&mut self, pool: &mut FramePool<XskFrame>) {
-        if !self.spoiled.is_empty() {
-            self.spoiled.drain(..).for_each(|frame| pool.put(frame));
-            self.in_flight.held = self.partial.len() as u64;
-        }
+        self.fragments.reclaim(pool);
         // What the kernel has not given back may still be on the fill ring.
         let room = self.fill_size - self.in_flight.to_fill;
         if room >= REFILL_PORTION {
@@ -302,11 +272,11 @@ impl Port for XskPort {
     }
 
     fn in_flight(&self) -> InFlight {
-        self.in_flight
+        InFlight { held: self.fragments.held(), ..self.in_flight }
     }
 
     fn counters(&self) -> PortCounters {
-        self.counters
+        PortCounters { rx_too_many_fragments: self.fragments.given_up(), ..self.counters }
     }
 
     fn wait(ports: &mut [Self], timeout: Duration) -> Result<(), PortError> {

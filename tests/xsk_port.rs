@@ -1,0 +1,389 @@
+//! AF_XDP ports on a real interface: who has which frame when, when the kernel is asked to send, and what its answers
+//! become.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helper functions too"
+)]
+
+use std::{
+    collections::VecDeque,
+    net::Ipv4Addr,
+    os::fd::AsRawFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use xfwd::{
+    kernel::{
+        link::Link,
+        xdp::{Steering, XdpMode, XdpProgram},
+    },
+    pipeline::{Batch, Stage, Verdict},
+    port::{
+        FramePool, Port, PortError, Received,
+        xsk::{self, BoundMode, Mode, OpenRequest, Opened, QueueRequest, XskFrame, XskPort, options},
+    },
+    runtime::{self, Options},
+};
+use xfwd_netns::{
+    Namespace, VethOptions, lab_or_skip,
+    topology::{self, INTERFACE, Pair, host_v4},
+    trafficgen::{Amount, Class, Counter, CounterOptions, Generator, Traffic},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Descriptors of the smallest ring used here.
+const RING: usize = 64;
+/// An address of no host.
+const ELSEWHERE: Ipv4Addr = host_v4(99);
+
+fn request(ring_size: u32, frames_per_queue: u32) -> OpenRequest {
+    OpenRequest {
+        queues: vec![QueueRequest { interface: INTERFACE.to_owned(), queue: 0, worker: 0 }],
+        workers: 1,
+        mode: Mode::Auto,
+        frames_per_queue,
+        ring_size,
+        multi_buffer: false,
+        huge_pages: false,
+        busy_poll: false,
+    }
+}
+
+fn open(namespace: &Namespace, request: &OpenRequest) -> Opened {
+    namespace.run(|| xsk::open(request)).unwrap()
+}
+
+/// Sends from `eth0` of the generator to nobody, 64 flows by their ports, slowly enough for a worker to follow.
+fn generator(pair: &Pair) -> Generator {
+    let traffic = Traffic {
+        destination_mac: pair.subject.mac(INTERFACE).unwrap(),
+        flows: 64,
+        source_addresses: 1,
+        rate_pps: Some(20_000),
+        ..Traffic::udp(host_v4(Pair::GENERATOR).into(), ELSEWHERE.into(), 9)
+    };
+    pair.generator.run(|| Generator::new(INTERFACE, &traffic)).unwrap()
+}
+
+/// Sends packets, none of which is refused.
+fn send(pair: &Pair, generator: &mut Generator, packets: usize) {
+    let sent = pair.generator.run(|| generator.run(Amount::Packets(packets as u64))).unwrap();
+    assert_eq!((sent.packets, sent.refused), (packets as u64, Some(0)));
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// One port that everything for nobody is steered to.
+struct Rig {
+    port: XskPort,
+    pool: FramePool<XskFrame>,
+    backlog: VecDeque<XskFrame>,
+    _program: XdpProgram,
+    generator: Generator,
+    pair: Pair,
+}
+
+impl Rig {
+    fn new(ring_size: u32, frames: u32) -> Self {
+        let pair = topology::pair(1).unwrap();
+        // No packets but the generated ones.
+        for host in [&pair.generator, &pair.subject] {
+            host.sysctl("net.ipv6.conf.all.disable_ipv6", "1").unwrap();
+        }
+        let mut opened = open(&pair.subject, &request(ring_size, frames));
+        let port = opened.ports.remove(0).remove(0);
+        let pool = opened.pools.remove(0);
+        let socket = port.socket();
+        let program = pair.subject.run(|| {
+            let mut program = XdpProgram::load(&Steering { all: true, ..Steering::default() }).unwrap();
+            program.insert_socket(0, &socket).unwrap();
+            program.attach(Link::find(INTERFACE).unwrap().index, INTERFACE, XdpMode::Native).unwrap();
+            program
+        });
+        Self { port, pool, backlog: VecDeque::new(), _program: program, generator: generator(&pair), pair }
+    }
+
+    /// Receives `packets` packets into the backlog.
+    fn receive(&mut self, packets: usize) {
+        let mut received = Received::default();
+        while self.backlog.len() < packets {
+            // No more at once than the smallest ring holds.
+            let portion = (packets - self.backlog.len()).min(RING);
+            let wanted = self.backlog.len() + portion;
+            send(&self.pair, &mut self.generator, portion);
+            wait_until(|| {
+                self.port.receive(&mut received);
+                received.drain(|_, frame, _| self.backlog.push_back(frame));
+                self.port.refill(&mut self.pool);
+                self.check_frames();
+                self.backlog.len() == wanted
+            });
+        }
+    }
+
+    fn transmit(&mut self) -> Result<(), PortError> {
+        let result = self.port.transmit(&mut self.backlog);
+        self.check_frames();
+        result
+    }
+
+    /// Waits until everything has been sent and has come back, with no packet received meanwhile.
+    fn complete(&mut self) {
+        wait_until(|| {
+            self.port.complete(&mut self.pool);
+            self.check_frames();
+            self.port.in_flight().to_send == 0
+        });
+    }
+
+    fn check_frames(&self) {
+        let held = self.pool.len() + self.backlog.len() + self.port.in_flight().total() as usize;
+        assert_eq!(held, self.pool.total(), "{:?}", self.port.in_flight());
+    }
+}
+
+#[test]
+fn the_fill_ring_is_primed_and_what_does_not_fit_stays_in_the_pool() {
+    lab_or_skip!();
+    let pair = topology::pair(1).unwrap();
+    // A fill ring of twice 64 descriptors.
+    let mut opened = open(&pair.subject, &request(64, 1024));
+    let (port, pool) = (&mut opened.ports[0][0], &mut opened.pools[0]);
+    assert_eq!((port.in_flight().to_fill, pool.len()), (128, 1024 - 128));
+    for _ in 0..1_000 {
+        port.refill(pool);
+    }
+    assert_eq!((port.in_flight().to_fill, pool.len()), (128, 1024 - 128));
+}
+
+#[test]
+fn a_pool_with_less_than_fits_fills_in_part() {
+    lab_or_skip!();
+    let pair = topology::pair(1).unwrap();
+    let opened = open(&pair.subject, &request(64, 100));
+    assert_eq!((opened.ports[0][0].in_flight().to_fill, opened.pools[0].len()), (100, 0));
+}
+
+#[test]
+fn the_mode_is_what_the_kernel_did_and_options_are_read_back() {
+    lab_or_skip!();
+    let pair = topology::pair(1).unwrap();
+    let opened = open(&pair.subject, &request(64, 256));
+    // A veth has no zero-copy, which Mode::Auto asks for first.
+    assert_eq!(opened.reports[0].mode, BoundMode::Copy);
+    assert!(opened.zero_copy_refused.is_some_and(|why| why.starts_with("eth0 queue 0: ")));
+    let socket = opened.ports[0][0].socket();
+    assert!(!options::is_zero_copy(socket).unwrap());
+    assert_eq!(options::statistics(socket).unwrap().rx_lost(), 0);
+    // SAFETY: reads a flag of an open descriptor.
+    let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFD) };
+    assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC, "a program that is started would keep the queue");
+}
+
+#[test]
+fn the_first_packet_is_kicked_and_comes_back_while_nothing_is_received() {
+    lab_or_skip!();
+    let mut rig = Rig::new(64, 256);
+    rig.transmit().unwrap();
+    assert_eq!(rig.port.counters().tx_kicks, 0, "there is nothing to send");
+    rig.receive(1);
+    rig.transmit().unwrap();
+    assert_eq!((rig.port.counters().tx_frames, rig.port.counters().tx_kicks), (1, 1));
+    rig.complete();
+    assert_eq!(rig.port.counters().tx_completed, 1);
+}
+
+#[test]
+fn more_than_one_kick_sends_is_sent_with_as_many_kicks_as_it_takes() {
+    lab_or_skip!();
+    let mut rig = Rig::new(1024, 4096);
+    // What a kernel has that does not let us choose.
+    let can_choose = options::set_tx_budget(rig.port.socket(), 32).is_ok();
+    rig.receive(500);
+    rig.transmit().unwrap();
+    let counters = rig.port.counters();
+    assert_eq!((counters.tx_frames, rig.backlog.len()), (500, 0));
+    // 32 a kick; the send buffer of the socket may be full before.
+    assert!(counters.tx_kicks >= 16 || !can_choose, "{counters:?}");
+    assert!(counters.tx_again >= counters.tx_kicks - 1, "{counters:?}");
+    wait_until(|| {
+        rig.transmit().unwrap();
+        rig.port.complete(&mut rig.pool);
+        rig.port.in_flight().to_send == 0
+    });
+    assert_eq!(rig.port.counters().tx_completed, 500);
+}
+
+#[test]
+fn what_does_not_fit_on_the_tx_ring_waits_its_turn() {
+    lab_or_skip!();
+    let mut rig = Rig::new(64, 1024);
+    // 500 frames, while a tx ring holds 64 and a completion ring 128.
+    rig.receive(500);
+    wait_until(|| {
+        rig.transmit().unwrap();
+        rig.port.complete(&mut rig.pool);
+        rig.check_frames();
+        rig.backlog.is_empty() && rig.port.in_flight().to_send == 0
+    });
+    assert_eq!(rig.port.counters().tx_completed, 500);
+}
+
+#[test]
+fn packets_for_a_link_that_is_down_wait_until_it_is_up() {
+    lab_or_skip!();
+    let mut rig = Rig::new(64, 1024);
+    rig.receive(100);
+    let subject = rig.pair.subject.clone();
+    subject.ip(["link", "set", "dev", INTERFACE, "down"]).unwrap();
+    rig.transmit().unwrap();
+    let counters = rig.port.counters();
+    assert_eq!((counters.tx_kicks, counters.tx_link_down), (1, 1), "one kick, and no more in vain");
+    assert_eq!((rig.port.in_flight().to_send, rig.backlog.len()), (64, 36));
+    subject.up(INTERFACE).unwrap();
+    wait_until(|| {
+        rig.transmit().unwrap();
+        rig.port.complete(&mut rig.pool);
+        rig.backlog.is_empty() && rig.port.in_flight().to_send == 0
+    });
+    assert_eq!(rig.port.counters().tx_completed, 100);
+}
+
+#[test]
+fn a_socket_whose_interface_is_gone_says_so() {
+    lab_or_skip!();
+    let mut rig = Rig::new(64, 256);
+    rig.receive(1);
+    rig.pair.subject.ip(["link", "del", "dev", INTERFACE]).unwrap();
+    let error = rig.transmit().unwrap_err();
+    assert!(matches!(error, PortError::Unbound { .. }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "interface eth0 queue 0: the socket is no longer bound (was the interface removed?)"
+    );
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Two interfaces, one UMEM.
+
+/// Packets that arrive at the first port go to the second; but for those from even UDP ports, when `only_odd` is set,
+/// which go back.
+struct Cross {
+    only_odd: bool,
+}
+
+impl Stage for Cross {
+    fn name(&self) -> &str {
+        "cross"
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        let from = batch.port();
+        batch.each_undecided(|packet| {
+            let even = packet.headers().src_port % 2 == 0;
+            if self.only_odd && even { Verdict::Bounce } else { Verdict::Forward(1 - from) }
+        });
+    }
+}
+
+/// Frames of one worker: 1,024 for each of its two ports.
+const FRAMES: u64 = 2 * 1_024;
+
+/// A subject between two hosts, each on a veth with two queues.
+struct Between {
+    pair: Pair,
+    peer: Namespace,
+}
+
+impl Between {
+    fn new() -> Self {
+        let pair = topology::pair(2).unwrap();
+        let peer = pair.lab.namespace("peer").unwrap();
+        pair.lab
+            .veth(
+                &pair.subject,
+                "eth1",
+                &peer,
+                INTERFACE,
+                &VethOptions { queues: 2, ..VethOptions::default() },
+            )
+            .unwrap();
+        Self { pair, peer }
+    }
+
+    fn start(&self, only_odd: bool) -> runtime::Running {
+        let config = "[dataplane]\nsteer = \"all\"\nring_size = 256\nframes_per_queue = 1024\nhuge_pages = false\n[bounce]\n";
+        let plan = xfwd::config::parse("cross", config).unwrap();
+        let interfaces = vec![INTERFACE.to_owned(), "eth1".to_owned()];
+        let options = Options { interfaces, queues: 2, ..Options::default() };
+        self.pair.subject.run(|| runtime::start_with(&options, &plan, |_, _| Cross { only_odd })).unwrap()
+    }
+}
+
+fn count(namespace: &Namespace) -> Counter {
+    namespace.run(|| Counter::attach(INTERFACE, &CounterOptions::default())).unwrap()
+}
+
+fn generated(counter: &Counter) -> u64 {
+    counter.read().unwrap().class(Class::Ipv4Udp).ours
+}
+
+/// Sends portions until `done`.
+fn send_until(pair: &Pair, done: impl Fn() -> bool) {
+    let (mut generator, deadline) = (generator(pair), Instant::now() + PATIENCE);
+    while !done() {
+        assert!(Instant::now() < deadline);
+        pair.generator.run(|| generator.run(Amount::Packets(1_000))).unwrap();
+    }
+}
+
+#[test]
+fn frames_that_leave_by_another_interface_come_home() {
+    lab_or_skip!();
+    let between = Between::new();
+    let running = between.start(false);
+    let counter = count(&between.peer);
+    // If they did not, there would be none left soon.
+    send_until(&between.pair, || generated(&counter) > 4 * FRAMES);
+    // Every worker says whether its frames add up.
+    let (snapshot, errors) = running.stop();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert!(snapshot.totals.verdicts.forward > 4 * FRAMES);
+    assert!(snapshot.workers.iter().all(|row| row.counters.tx_completed == row.counters.tx_frames));
+}
+
+#[test]
+fn an_interface_that_is_down_does_not_stop_the_other() {
+    lab_or_skip!();
+    let between = Between::new();
+    let running = between.start(true);
+    between.pair.subject.ip(["link", "set", "dev", "eth1", "down"]).unwrap();
+    let counter = count(&between.pair.generator);
+    // More than there are frames, so that all of them would be stuck by now.
+    let forwarded = || running.snapshot().totals.verdicts.forward + tx_full(&running);
+    send_until(&between.pair, || forwarded() > 4 * FRAMES);
+    let before = generated(&counter);
+    send_until(&between.pair, || generated(&counter) > before + FRAMES);
+    // Of each of the two workers a tx ring, and a quarter of a port's share.
+    assert!(running.snapshot().totals.verdicts.forward <= FRAMES / 2);
+    // Nothing is lost that was taken: it goes out when the link is up again.
+    let waiting = running.snapshot().totals.verdicts.forward;
+    let counter = count(&between.peer);
+    between.pair.subject.up("eth1").unwrap();
+    wait_until(|| generated(&counter) >= waiting);
+    let (_, errors) = running.stop();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+fn tx_full(running: &runtime::Running) -> u64 {
+    let snapshot = running.snapshot();
+    let dropped = snapshot.workers.iter().flat_map(|row| &row.counters.dropped);
+    dropped.filter(|(reason, _)| *reason == "tx-full").map(|(_, packets)| packets).sum()
+}
