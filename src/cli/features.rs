@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::output::{count, print, say};
+use super::output::{count, print, say, say_error};
 use super::summary::table;
 use crate::kernel::features::{self, Evidence, Feature, HugePages, Probe, Unsupported};
 use crate::kernel::link::Link;
@@ -18,19 +18,15 @@ pub(super) fn features(interface: Option<&str>, json: bool) -> ExitCode {
     let report = match Report::new(interface) {
         Ok(report) => report,
         Err(error) => {
-            say(format!("error: {error}"));
+            say_error(error.as_ref());
             return ExitCode::FAILURE;
         }
     };
     if !json {
-        report.tables().iter().for_each(print);
-        return ExitCode::SUCCESS;
+        return print(report.tables().join("\n"));
     }
     match serde_json::to_string_pretty(&report) {
-        Ok(json) => {
-            print(json);
-            ExitCode::SUCCESS
-        }
+        Ok(json) => print(json),
         Err(error) => {
             say(format!("error: the answer could not be written as JSON: {error}"));
             ExitCode::FAILURE
