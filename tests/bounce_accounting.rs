@@ -14,7 +14,6 @@ use std::{
 };
 
 use running::{PATIENCE, Summary, Xfwd};
-use serde_json::Value;
 use xfwd_netns::{
     Capture, lab_or_skip,
     topology::{self, INTERFACE, Pair},
@@ -25,8 +24,8 @@ const TCP_PORT: u16 = 4_000;
 
 /// Two hosts that keep silent, so that there is no packet but the generated ones: without IPv6 no host announces itself,
 /// and generated packets need no address of a host.
-fn silent_pair() -> Pair {
-    let pair = topology::pair(1).unwrap();
+fn silent_pair(queues: u32) -> Pair {
+    let pair = topology::pair(queues).unwrap();
     for host in [&pair.generator, &pair.subject] {
         host.sysctl(&format!("net.ipv6.conf.{INTERFACE}.disable_ipv6"), "1").unwrap();
     }
@@ -66,17 +65,30 @@ struct Books {
     link_tx_dropped: u64,
 }
 
-/// Sends packets through an `xfwd` that bounces them, to the end of the last one.
-fn run(pair: &Pair, layer: &str, traffic: &Traffic, packets: u64, class: Class) -> Books {
+/// Sends packets, as fast as the generator can, through an `xfwd` that bounces them, to the end of the last one.
+fn flood(pair: &Pair, queues: u32, layer: &str, traffic: &Traffic, packets: u64, class: Class) -> Books {
+    run(pair, queues, &config(layer), class, |_| {
+        let mut generator = Generator::new(INTERFACE, traffic).unwrap();
+        generator.run(Amount::Packets(packets)).unwrap()
+    })
+}
+
+/// Runs an `xfwd` with this config for as long as `send` takes, which runs in the generator's namespace beside a counter of
+/// what comes back.
+fn run(
+    pair: &Pair,
+    queues: u32,
+    config: &str,
+    class: Class,
+    send: impl FnOnce(&Counter) -> Sent + Send,
+) -> Books {
     let options = CounterOptions { validate: true, tcp_port: Some(TCP_PORT), ..CounterOptions::default() };
     let counter = pair.generator.run(|| Counter::attach(INTERFACE, &options)).unwrap();
     let dropped_before = link_tx_dropped(pair);
     let arrived_before = arrived(pair);
-    let xfwd = Xfwd::start(&pair.subject, &["--iface", INTERFACE], &config(layer));
-    let sent = pair
-        .generator
-        .run(|| Generator::new(INTERFACE, traffic).unwrap().run(Amount::Packets(packets)))
-        .unwrap();
+    let arguments = ["--iface", INTERFACE, "--queues", &queues.to_string()];
+    let xfwd = Xfwd::start(&pair.subject, &arguments, config);
+    let sent = pair.generator.run(|| send(&counter));
     let accepted = sent.packets - sent.refused.unwrap();
     // A packet that still lies in the ring of the veth when the program is taken off would go to the host.
     wait_until("the driver has handed over all packets", || arrived(pair) - arrived_before >= accepted);
@@ -97,17 +109,18 @@ fn run(pair: &Pair, layer: &str, traffic: &Traffic, packets: u64, class: Class) 
     }
 }
 
-/// Waits for an event that has no other sign than a counter. What was waited for is asserted by who called, so that a
-/// failure shows the numbers.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+/// Waits for an event that has no other sign than a counter, and returns whether it came. Who called asserts on the
+/// counters themselves, so that a failure shows them all.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         if Instant::now() > deadline {
             println!("waited in vain: {what}");
-            return;
+            return false;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(1));
     }
+    true
 }
 
 /// Packets that the subject's driver has handed to the XDP program, since the interface was made.
@@ -117,10 +130,13 @@ fn arrived(pair: &Pair) -> u64 {
     of_queues.filter(|(name, _)| name.ends_with("_xdp_packets")).map(|(_, packets)| packets).sum()
 }
 
+/// Packets that the subject's interface would have sent, had there been room in the ring of the other end.
 fn link_tx_dropped(pair: &Pair) -> u64 {
-    let text = pair.subject.ip(["-j", "-s", "link", "show", "dev", INTERFACE]).unwrap();
-    let links: Value = serde_json::from_str(&text).unwrap();
-    links.pointer("/0/stats64/tx/dropped").and_then(Value::as_u64).unwrap()
+    let text = pair.subject.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.trim().split_once(':'));
+    let (_, numbers) = lines.find(|(name, _)| *name == INTERFACE).unwrap();
+    // Eight numbers of what was received, then bytes, packets, errors and drops of what was sent.
+    numbers.split_whitespace().nth(8 + 3).unwrap().parse().unwrap()
 }
 
 impl Books {
@@ -174,22 +190,94 @@ impl Books {
     }
 }
 
+/// Packets of one burst in the test below, all of which fit the rx ring: none is lost, however slow the worker is.
+const BURST: u64 = 16_384;
+
 #[test]
-fn ten_million_bounced_packets_are_all_accounted_for() {
+fn ten_million_packets_are_bounced_and_come_back() {
     const PACKETS: u64 = 10_000_000;
     lab_or_skip!();
-    let pair = silent_pair();
+    let pair = silent_pair(1);
     let traffic = Traffic { frame_length: 64, ..traffic(&pair, Protocol::Udp, false) };
-    let books = run(&pair, "l2", &traffic, PACKETS, Class::Ipv4Udp);
-    books.assert_closed("10 million packets of 64 bytes, l2", PACKETS);
+    let config = format!(
+        "[dataplane]\nsteer = \"all\"\nring_size = {BURST}\nframes_per_queue = {}\n\n[bounce]\nlayer = \"l2\"\n",
+        4 * BURST
+    );
+    let dropped_before = link_tx_dropped(&pair);
+    let books = run(&pair, 1, &config, Class::Ipv4Udp, |counter| {
+        let mut generator = Generator::new(INTERFACE, &traffic).unwrap();
+        let (mut sent, mut refused, mut elapsed) = (0, 0, Duration::ZERO);
+        while sent < PACKETS {
+            let burst = generator.run(Amount::Packets(BURST.min(PACKETS - sent))).unwrap();
+            sent += burst.packets;
+            refused += burst.refused.unwrap();
+            elapsed += burst.elapsed;
+            let back = || counter.read().unwrap().total().packets + link_tx_dropped(&pair) - dropped_before;
+            if !wait_until("the burst has come back", || back() >= sent - refused) {
+                break;
+            }
+        }
+        Sent { packets: sent, refused: Some(refused), elapsed }
+    });
+    books.assert_closed("10 million packets of 64 bytes in bursts, l2", PACKETS);
+    assert_eq!(books.summary.number("/totals/lost"), 0, "a burst fits the rx ring");
     assert_eq!(books.summary.number("/totals/bytes"), books.summary.packets() * 64);
+}
+
+#[test]
+fn of_ten_million_packets_too_fast_for_the_worker_each_has_a_counter() {
+    const PACKETS: u64 = 10_000_000;
+    lab_or_skip!();
+    let pair = silent_pair(1);
+    let traffic = Traffic { frame_length: 64, ..traffic(&pair, Protocol::Udp, false) };
+    let books = flood(&pair, 1, "l2", &traffic, PACKETS, Class::Ipv4Udp);
+    books.assert_closed("10 million packets of 64 bytes at once, l2", PACKETS);
+    assert_eq!(books.summary.number("/totals/bytes"), books.summary.packets() * 64);
+}
+
+#[test]
+fn the_smallest_rings_lose_most_and_count_it_all() {
+    const PACKETS: u64 = 1_000_000;
+    lab_or_skip!();
+    let pair = silent_pair(1);
+    let traffic = traffic(&pair, Protocol::Udp, true);
+    for idle in ["adaptive", "busy", "poll"] {
+        let config = format!(
+            "[dataplane]\nsteer = \"all\"\nidle = \"{idle}\"\nring_size = 64\nframes_per_queue = 1024\n\n\
+             [bounce]\nlayer = \"l4\"\n"
+        );
+        let books = run(&pair, 1, &config, Class::Ipv6Udp, |_| {
+            let mut generator = Generator::new(INTERFACE, &traffic).unwrap();
+            generator.run(Amount::Packets(PACKETS)).unwrap()
+        });
+        books.assert_closed(&format!("rings of 64, {idle}"), PACKETS);
+    }
+}
+
+#[test]
+fn packets_of_two_generators_on_four_queues_are_all_accounted_for() {
+    const PACKETS: u64 = 2_000_000;
+    lab_or_skip!();
+    let pair = silent_pair(4);
+    let all_cores = std::thread::available_parallelism().unwrap().get();
+    // What a core generates arrives on the queue of its number.
+    let cores: Vec<usize> = (0..all_cores.min(4)).collect();
+    let traffic = Traffic { cores: cores.clone(), ..traffic(&pair, Protocol::Udp, true) };
+    let books = flood(&pair, 4, "l4", &traffic, PACKETS, Class::Ipv6Udp);
+    books.assert_closed("2 million packets of several cores on four queues, l4", PACKETS);
+    let by_worker = books.summary.each_worker("rx_packets");
+    println!("received by worker: {by_worker:?}");
+    assert_eq!(by_worker.iter().filter(|packets| **packets > 0).count(), cores.len());
+    // Each queue closes its own books, too.
+    assert_eq!(by_worker, books.summary.each_worker("bounced"));
+    assert_eq!(by_worker, books.summary.each_worker("tx_completed"));
 }
 
 #[test]
 fn every_layer_protocol_tagging_and_size_is_accounted_for() {
     const PACKETS: u64 = 1_000_000;
     lab_or_skip!();
-    let pair = silent_pair();
+    let pair = silent_pair(1);
     let udp4 = traffic(&pair, Protocol::Udp, false);
     let udp6 = traffic(&pair, Protocol::Udp, true);
     let syn4 = traffic(&pair, Protocol::TcpSyn, false);
@@ -213,7 +301,7 @@ fn every_layer_protocol_tagging_and_size_is_accounted_for() {
         ("UDP over IPv6, two VLAN tags", "l4", tagged(&udp6, &[100, 4_095]), Class::Ipv6Udp),
     ] {
         let what = format!("{what}, {layer}");
-        run(&pair, layer, &traffic, PACKETS, class).assert_closed(&what, PACKETS);
+        flood(&pair, 1, layer, &traffic, PACKETS, class).assert_closed(&what, PACKETS);
     }
 }
 
@@ -248,7 +336,7 @@ fn assert_bounced_to_the_byte(pair: &Pair, layer: &str, traffic: &Traffic) {
 #[test]
 fn what_comes_back_is_the_packet_turned_around_to_the_byte() {
     lab_or_skip!();
-    let pair = silent_pair();
+    let pair = silent_pair(1);
     // The generator's own stack would answer what it does not know.
     pair.generator.sysctl("net.ipv4.icmp_ratelimit", "0").unwrap();
     for layer in ["l2", "l3", "l4"] {

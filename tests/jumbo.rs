@@ -85,6 +85,48 @@ fn jumbo_packets_are_bounced_to_the_byte_among_small_ones() {
 }
 
 #[test]
+fn jumbo_packets_too_fast_for_small_rings_are_lost_whole_and_counted() {
+    const PACKETS: u64 = 5_000;
+    lab_or_skip!();
+    let pair = jumbo_pair(1);
+    // The rx ring holds 21 packets of three buffers: it is full in the middle of one all the time.
+    let config = format!("{BOUNCE_ALL}\n")
+        .replace("[dataplane]", "[dataplane]\nring_size = 64\nframes_per_queue = 1024");
+    let xfwd = Xfwd::start(&pair.subject, &["--iface", INTERFACE], &config);
+    let (address, headers) = NOBODY[0];
+    let sender = socket(&pair, address);
+    let packet = payload(1, MTU as usize - headers);
+    for _ in 0..PACKETS {
+        assert_eq!(sender.send(&packet).unwrap(), packet.len());
+    }
+    // A packet on its own, which comes back behind all of them.
+    let last = socket(&pair, address);
+    let mut buffer = vec![0; MTU as usize];
+    last.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+    let mut tries = 0;
+    loop {
+        assert!(tries < 100, "nothing comes back any more");
+        tries += 1;
+        last.send(&packet).unwrap();
+        if last.recv(&mut buffer).is_ok_and(|length| buffer[..length] == packet) {
+            break;
+        }
+    }
+    let summary = xfwd.stop().summary();
+    println!(
+        "{} steered, {} bounced, {} lost, {} frames sent",
+        summary.kernel("steered"),
+        summary.workers("bounced"),
+        summary.number("/totals/lost"),
+        summary.workers("tx_frames")
+    );
+    assert_eq!(summary.kernel("steered"), summary.packets() + summary.number("/totals/lost"));
+    assert_eq!(summary.packets(), summary.workers("bounced") + summary.dropped("not-answered"));
+    assert_eq!(summary.workers("tx_frames"), 3 * summary.workers("bounced"), "whole packets only");
+    assert_eq!(summary.workers("tx_completed"), summary.workers("tx_frames"));
+}
+
+#[test]
 fn jumbo_pings_to_the_host_are_answered() {
     lab_or_skip!();
     let pair = jumbo_pair(1);

@@ -87,6 +87,29 @@ impl Capture {
         Ok(Self { socket })
     }
 
+    /// Sends a frame out of the interface. `false`: its queue is full now.
+    ///
+    /// # Errors
+    ///
+    /// If the socket fails, such as by the interface going down, or the frame being too long for it.
+    pub fn send(&self, frame: &[u8]) -> Result<bool> {
+        // SAFETY: the kernel reads the frame's bytes.
+        let sent = unsafe {
+            libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
+        };
+        if sent >= 0 {
+            return Ok(true);
+        }
+        match Error::last_os("send", "AF_PACKET") {
+            Error::System { source, .. }
+                if matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS)) =>
+            {
+                Ok(false)
+            }
+            error => Err(error),
+        }
+    }
+
     /// The next frame, or `None` if none arrives in this time.
     ///
     /// # Errors

@@ -41,6 +41,18 @@ pub enum Error {
         /// Its standard error so far.
         stderr: String,
     },
+    /// A virtual machine did not do what was waited for.
+    #[error("the machine did not {what}\nwritten so far: {so_far}\nconsole: {console}\nQEMU: {qemu}")]
+    Machine {
+        /// What was waited for.
+        what: String,
+        /// What the machine has written to its second serial line.
+        so_far: String,
+        /// What its kernel has written to its console.
+        console: String,
+        /// What QEMU has written to standard error.
+        qemu: String,
+    },
     /// A system call on behalf of a namespace or interface failed.
     #[error("{call} failed for {subject}")]
     System {

@@ -27,15 +27,18 @@
 mod capture;
 mod error;
 mod ethtool;
+mod exchange;
 mod iproute;
 mod lab;
 mod process;
 mod requirements;
 pub mod topology;
 pub mod trafficgen;
+pub mod vm;
 
 pub use capture::{Capture, Captured};
 pub use error::{Error, Result};
+pub use exchange::{Exchange, TAG_BYTES, exchange, tag};
 pub use lab::{Lab, MacAddress, Namespace, ParseMacError, VethOptions};
 pub use process::{Child, ExitReport, tool};
 pub use requirements::{Requirement, Skipped, requirements, skip};

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod features;
 mod live;
 mod output;
 mod run;
@@ -39,6 +40,15 @@ enum Command {
         /// The config.
         #[arg(value_name = "CONFIG")]
         config: PathBuf,
+    },
+    /// What this kernel, and the driver of an interface, can do, and what that means.
+    Features {
+        /// Interface to ask about.
+        #[arg(long = "iface", value_name = "IF")]
+        interface: Option<String>,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -87,6 +97,9 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     match Cli::parse() {
         Cli { command: Some(Command::Check { config }), .. } => check::check(&config),
+        Cli { command: Some(Command::Features { interface, json }), .. } => {
+            features::features(interface.as_deref(), json)
+        }
         Cli { run: Some(args), .. } => run::run(&args),
         // clap has asked for `--iface` and CONFIG before it comes to this.
         Cli { command: None, run: None } => ExitCode::from(WRONG_INPUT),
@@ -120,6 +133,8 @@ mod tests {
         ]);
         let args = run.run.unwrap();
         assert_eq!((args.interfaces.len(), args.queues, args.cores), (2, 4, Some(vec![1, 2])));
+        let features = Cli::parse_from(["xfwd", "features", "--iface", "a", "--json"]);
+        assert!(matches!(features.command, Some(Command::Features { interface: Some(_), json: true })));
         let check = Cli::parse_from(["xfwd", "check", "lb.toml"]);
         assert!(matches!(check.command, Some(Command::Check { .. })));
         assert!(Cli::try_parse_from(["xfwd", "lb.toml"]).is_err(), "an interface is needed");

@@ -31,7 +31,7 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
     text.trim_end().to_owned()
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     // On a terminal a table is as wide as that; in a file it is as wide as it needs to be.

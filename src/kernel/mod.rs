@@ -9,6 +9,7 @@ mod ethtool;
 pub mod features;
 pub mod link;
 pub mod neighbours;
+pub mod netdev;
 mod netlink;
 pub mod routes;
 mod watch;

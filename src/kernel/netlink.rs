@@ -1,4 +1,5 @@
-//! Blocking requests on a `NETLINK_ROUTE` socket: one message in; an acknowledgement, one answer, or a dump out.
+//! Blocking requests on a netlink socket: one message in; an acknowledgement, one answer, or a dump out. Most are for
+//! `NETLINK_ROUTE`; [`netdev`](super::netdev) asks generic netlink.
 //!
 //! A socket belongs to the network namespace of the thread that opened it, for good. Nothing here reads
 //! `/sys/class/net`: that shows the namespace in which sysfs was mounted, not the one the process is in.
@@ -8,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::marker::PhantomData;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -26,25 +29,41 @@ const DUMP_ATTEMPTS: u32 = 5;
 /// Messages in one datagram start at multiples of four bytes (`NLMSG_ALIGNTO`).
 const MESSAGE_ALIGN_BYTES: usize = 4;
 
-/// A socket to ask the kernel with.
-pub(crate) struct Netlink {
+/// A socket to ask the kernel with, in messages `M`.
+pub(crate) struct Netlink<M = RouteNetlinkMessage> {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    messages: PhantomData<M>,
 }
 
 impl Netlink {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a `NETLINK_ROUTE` socket in the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::open_protocol(NETLINK_ROUTE)
+    }
+}
+
+impl<M> Netlink<M>
+where
+    M: NetlinkSerializable + NetlinkDeserializable + Clone + std::fmt::Debug,
+{
+    /// Opens a socket of another protocol in the network namespace of the calling thread.
+    pub(crate) fn open_protocol(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER_BYTES) })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: Vec::with_capacity(RECEIVE_BUFFER_BYTES),
+            messages: PhantomData,
+        })
     }
 
     /// Sends a request that changes something and waits for the acknowledgement. `flags` are added to
     /// `NLM_F_REQUEST | NLM_F_ACK`.
-    pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub(crate) fn request(&mut self, message: M, flags: u16) -> io::Result<()> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         loop {
             for received in self.receive()? {
@@ -59,7 +78,7 @@ impl Netlink {
     }
 
     /// Asks for one object.
-    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+    pub(crate) fn get(&mut self, message: M) -> io::Result<M> {
         self.send(message, NLM_F_REQUEST)?;
         loop {
             for received in self.receive()? {
@@ -74,7 +93,7 @@ impl Netlink {
 
     /// Asks for a whole table. A message that this build cannot decode (a newer kernel, an unusual driver) is
     /// logged and left out, so that it does not hide the others.
-    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn dump(&mut self, message: M) -> io::Result<Vec<M>> {
         for _ in 0..DUMP_ATTEMPTS {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             if let Some(complete) = self.receive_dump()? {
@@ -88,7 +107,7 @@ impl Netlink {
     }
 
     /// `None`: the table changed while it was read, so entries may be missing or doubled.
-    fn receive_dump(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+    fn receive_dump(&mut self) -> io::Result<Option<Vec<M>>> {
         let mut entries = Vec::new();
         let mut interrupted = false;
         loop {
@@ -114,9 +133,9 @@ impl Netlink {
         }
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, message: M, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut packet = NetlinkMessage::from(message);
+        let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
         packet.header.flags = flags;
         packet.header.sequence_number = self.sequence;
         packet.finalize();
@@ -126,13 +145,11 @@ impl Netlink {
     }
 
     /// The messages of the next datagram that answer the last request.
-    fn receive(&mut self) -> io::Result<Vec<io::Result<RouteMessage>>> {
+    fn receive(&mut self) -> io::Result<Vec<io::Result<NetlinkMessage<M>>>> {
         receive_datagram(&self.socket, &mut self.buffer)?;
         Ok(messages(&self.buffer, Some(self.sequence)))
     }
 }
-
-pub(crate) type RouteMessage = NetlinkMessage<RouteNetlinkMessage>;
 
 /// Receives one datagram into `buffer`, in place of what it held.
 pub(crate) fn receive_datagram(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
@@ -157,7 +174,10 @@ pub(crate) fn receive_datagram(socket: &Socket, buffer: &mut Vec<u8>) -> io::Res
 }
 
 /// Splits a datagram into its messages. With `sequence`, messages that answer another request are left out.
-pub(crate) fn messages(datagram: &[u8], sequence: Option<u32>) -> Vec<io::Result<RouteMessage>> {
+pub(crate) fn messages<M: NetlinkDeserializable>(
+    datagram: &[u8],
+    sequence: Option<u32>,
+) -> Vec<io::Result<NetlinkMessage<M>>> {
     let mut found = Vec::new();
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -170,7 +190,7 @@ pub(crate) fn messages(datagram: &[u8], sequence: Option<u32>) -> Vec<io::Result
         };
         let length = header.length() as usize;
         if sequence.is_none_or(|wanted| wanted == header.sequence_number()) {
-            found.push(RouteMessage::deserialize(&rest[..length]).map_err(|error| undecodable(&error)));
+            found.push(NetlinkMessage::deserialize(&rest[..length]).map_err(|error| undecodable(&error)));
         }
         rest = rest.get(length.next_multiple_of(MESSAGE_ALIGN_BYTES)..).unwrap_or_default();
     }
@@ -198,7 +218,7 @@ mod tests {
         bytes
     }
 
-    fn indices(found: Vec<io::Result<RouteMessage>>) -> Vec<Option<u32>> {
+    fn indices(found: Vec<io::Result<NetlinkMessage<RouteNetlinkMessage>>>) -> Vec<Option<u32>> {
         found
             .into_iter()
             .map(|message| match message.map(|message| message.payload) {

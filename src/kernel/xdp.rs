@@ -26,7 +26,7 @@ mod test_run;
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{Map, MapData, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
@@ -67,7 +67,9 @@ impl XdpProgram {
     /// [`XdpError::KernelTooOld`] before Linux 5.18, [`XdpError::MapFull`] for more services or addresses
     /// than the maps hold, [`XdpError::Load`] otherwise.
     pub fn load(steering: &Steering) -> Result<Self, XdpError> {
-        let mut object = Ebpf::load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
+        // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
+        // longer to read than all the rest takes (seconds in an emulated machine).
+        let mut object = EbpfLoader::new().btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,

@@ -2,7 +2,7 @@
 //! busy polling. Numbers are from `linux/if_xdp.h` and `asm-generic/socket.h`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const XDP_STATISTICS: i32 = 7;
 const XDP_OPTIONS: i32 = 8;
@@ -39,6 +39,21 @@ impl XdpStatistics {
         // The kernel counts a packet in rx_ring_full or rx_dropped; an empty fill ring is counted beside rx_dropped.
         self.rx_dropped + self.rx_ring_full
     }
+}
+
+/// Opens a socket that is bound to nothing, to ask which options the kernel knows.
+///
+/// # Errors
+///
+/// The error of `socket`: `EAFNOSUPPORT` where the kernel has no AF_XDP, `EPERM` without CAP_NET_RAW.
+pub fn unbound_socket() -> io::Result<OwnedFd> {
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Reads `XDP_STATISTICS`.

@@ -82,7 +82,7 @@ fn ipv4(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
     if !packet.is_linear_to(offset + header_length) {
         return Err(Outcome::TruncatedIpv4);
     }
-    let total_length = usize::from(u16_at(header, 2));
+    let total_length = bounded(u16_at(header, 2));
     let end = offset + total_length;
     if total_length < header_length || !packet.reaches(end) {
         return Err(Outcome::Ipv4TotalLength);
@@ -112,7 +112,7 @@ fn ipv6(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
     }
     headers.ip_version = 6;
     let mut offset = offset + IPV6_BYTES;
-    let end = offset + usize::from(u16_at(header, 4));
+    let end = offset + bounded(u16_at(header, 4));
     if !packet.reaches(end) {
         return Err(Outcome::Ipv6PayloadLength);
     }
@@ -253,6 +253,20 @@ fn within<const N: usize>(packet: &Packet, offset: usize, end: usize) -> Option<
         return None;
     }
     packet.bytes(offset)
+}
+
+/// The number unchanged, as a length that can be added to the start of the packet.
+///
+/// The verifiers of older kernels (6.1 and 6.12 were tried) know nothing about the result of a byte swap, and refuse to
+/// add it to a pointer; they know that of a mask, which the compiler would leave out.
+#[inline(always)]
+fn bounded(number: u16) -> usize {
+    let mut length = usize::from(number);
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!("{0} &= 0xffff", inout(reg) length, options(pure, nomem, nostack));
+    }
+    length
 }
 
 /// The big-endian number at `index`, which is a constant within the array at every call.
