@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use xfwd_netns::vm::MAC as SUBJECT_MAC;
@@ -180,8 +180,8 @@ fn same(expected: &[u8], answer: &[u8]) -> Result<(), String> {
 
 /// What veth answers to a case: found out by `ask` once, and then remembered.
 pub fn on_veth(case: &Case, ask: impl FnOnce() -> Vec<Vec<u8>>) -> &'static [Vec<u8>] {
-    static ANSWERS: OnceLock<Mutex<BTreeMap<&'static str, &'static [Vec<u8>]>>> = OnceLock::new();
-    let mut answers = ANSWERS.get_or_init(Mutex::default).lock().unwrap();
+    static ANSWERS: Mutex<BTreeMap<&str, &[Vec<u8>]>> = Mutex::new(BTreeMap::new());
+    let mut answers = ANSWERS.lock().unwrap();
     answers.entry(case.name).or_insert_with(|| {
         let answers = ask();
         if case.name == "balance" {

@@ -155,6 +155,23 @@ impl VmSubject {
         answer.output
     }
 
+    /// What the kernel lacks, by `xfwd features`, in the order of the releases that brought it.
+    pub fn missing_features(&mut self) -> Vec<String> {
+        let features = self.features_json();
+        let rows = features["kernel"]["features"].as_array().unwrap().iter();
+        rows.filter_map(|row| row["needs"].as_str().map(str::to_owned)).collect()
+    }
+
+    fn features_json(&mut self) -> Value {
+        let answer = self.run("xfwd features --iface eth0 --json 2>/tmp/features-err");
+        serde_json::from_str(&answer.output).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+
+    pub fn set_mtu(&mut self, mtu: u32) {
+        let answer = self.run(&format!("ip link set eth0 mtu {mtu}"));
+        assert_eq!(answer.status, 0, "{}", answer.output);
+    }
+
     /// Runs xfwd, which must not start; what it says.
     pub fn refused(&mut self, case: &Case, mode: Mode) -> String {
         self.launch(case, mode);
@@ -237,9 +254,7 @@ impl Subject for VmSubject {
     }
 
     fn expect_clean(&mut self) {
-        let answer = self.run("xfwd features --iface eth0 --json 2>/tmp/features-err");
-        let features: Value =
-            serde_json::from_str(&answer.output).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        let features = self.features_json();
         assert_eq!(features["interface"]["xdp_attached"], Value::Null, "{features:#}");
     }
 }

@@ -13,7 +13,8 @@ use super::port::{Rings, XskFrame, XskPort};
 use crate::port::{FramePool, Port};
 use crate::words::choices;
 
-/// Bytes of one frame. 4,096 because some drivers (igb) bind in zero-copy with no smaller one.
+/// Bytes of one frame. 4,096 because igb (Linux 7.3) binds in zero-copy with 2,048 as well, and then hands out longer
+/// packets in pieces.
 pub(super) const FRAME_SIZE: u32 = 4_096;
 /// Largest MTU whose packets fit into one buffer on every known driver: a page less 256 bytes of headroom, 320 of
 /// `skb_shared_info`, 14 of Ethernet header and 8 of VLAN tags.
