@@ -19,9 +19,9 @@ mod bare;
 use std::process::Command;
 use std::time::Duration;
 
+use xfwd_netns::Child;
 use xfwd_netns::topology::{self, INTERFACE, Pair};
 use xfwd_netns::trafficgen::{Amount, Counter, CounterOptions, Generator, Traffic};
-use xfwd_netns::Child;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -60,7 +60,16 @@ fn compare(rounds: u64, time: Duration) -> Result<(), Error> {
     println!("{:>8}{heads}{heads}", "round");
     for round in 1..=rounds {
         let mut xfwd = Command::new(env!("CARGO_BIN_EXE_xfwd"));
-        xfwd.args(["--iface", INTERFACE, "--queues", "1", "--quiet", "--cores", &SUBJECT_CORE.to_string(), config]);
+        xfwd.args([
+            "--iface",
+            INTERFACE,
+            "--queues",
+            "1",
+            "--quiet",
+            "--cores",
+            &SUBJECT_CORE.to_string(),
+            config,
+        ]);
         let mut bare = Command::new(std::env::current_exe()?);
         bare.args([BARE, INTERFACE]);
         let ours = bounced(&pair, &mut xfwd, "leaves the kernel", time)?;
@@ -103,8 +112,7 @@ fn cpu_seconds(process: u32) -> Result<f64, Error> {
 
 /// Sends for some time and counts what comes back. Runs inside the generator's namespace.
 fn offer(pair: &Pair, subject: &Child, time: Duration) -> Result<[f64; 2], Error> {
-    let mut traffic =
-        Traffic::udp("198.18.1.1".parse()?, topology::host_v4(200).into(), 7);
+    let mut traffic = Traffic::udp("198.18.1.1".parse()?, topology::host_v4(200).into(), 7);
     traffic.destination_mac = pair.subject.mac(INTERFACE)?;
     traffic.flows = 256;
     traffic.cores = vec![GENERATOR_CORE];

@@ -116,11 +116,7 @@ impl Capture {
     ///
     /// If the socket fails, such as by the interface going down.
     pub fn next(&self, timeout: Duration) -> Result<Option<Captured>> {
-        let mut poll = libc::pollfd {
-            fd: self.socket.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one pollfd, as said.
         match unsafe { libc::poll(&raw mut poll, 1, milliseconds) } {
@@ -130,21 +126,14 @@ impl Capture {
                 if error.kind() == io::ErrorKind::Interrupted {
                     return Ok(None);
                 }
-                return Err(Error::System {
-                    call: "poll",
-                    subject: "AF_PACKET".to_owned(),
-                    source: error,
-                });
+                return Err(Error::System { call: "poll", subject: "AF_PACKET".to_owned(), source: error });
             }
             _ => {}
         }
         let mut bytes = vec![0; FRAME_BYTES];
         // Room for one tpacket_auxdata with its header, aligned as a header must be.
         let mut control = [0u64; 8];
-        let mut buffer = libc::iovec {
-            iov_base: bytes.as_mut_ptr().cast(),
-            iov_len: bytes.len(),
-        };
+        let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: plain data, for which all zeroes is a valid value.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_iov = &raw mut buffer;
@@ -157,10 +146,7 @@ impl Capture {
             return Err(Error::last_os("recvmsg", "AF_PACKET"));
         };
         bytes.truncate(length);
-        let mut captured = Captured {
-            bytes,
-            partial_checksum: false,
-        };
+        let mut captured = Captured { bytes, partial_checksum: false };
         // SAFETY: the kernel has filled the message in; headers are walked by the macros made for it.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
         while !header.is_null() {
@@ -168,11 +154,8 @@ impl Capture {
             let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
             if (level, kind) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
                 // SAFETY: the data of this kind of header is a tpacket_auxdata, which need not be aligned.
-                let auxiliary: libc::tpacket_auxdata = unsafe {
-                    libc::CMSG_DATA(header)
-                        .cast::<libc::tpacket_auxdata>()
-                        .read_unaligned()
-                };
+                let auxiliary: libc::tpacket_auxdata =
+                    unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
                 captured.apply(&auxiliary);
             }
             // SAFETY: `header` is a header of `message`.
@@ -188,11 +171,7 @@ impl Captured {
         self.partial_checksum = has(libc::TP_STATUS_CSUMNOTREADY);
         if has(libc::TP_STATUS_VLAN_VALID) && self.bytes.len() >= 12 {
             let known = has(libc::TP_STATUS_VLAN_TPID_VALID);
-            let kind = if known {
-                auxiliary.tp_vlan_tpid
-            } else {
-                libc::ETH_P_8021Q as u16
-            };
+            let kind = if known { auxiliary.tp_vlan_tpid } else { libc::ETH_P_8021Q as u16 };
             let tag = [kind.to_be_bytes(), auxiliary.tp_vlan_tci.to_be_bytes()];
             self.bytes.splice(12..12, tag.into_iter().flatten());
         }

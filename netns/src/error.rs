@@ -118,10 +118,6 @@ pub enum Error {
 impl Error {
     /// Wraps the error that the last system call left behind.
     pub(crate) fn last_os(call: &'static str, subject: impl Into<String>) -> Self {
-        Error::System {
-            call,
-            subject: subject.into(),
-            source: io::Error::last_os_error(),
-        }
+        Error::System { call, subject: subject.into(), source: io::Error::last_os_error() }
     }
 }

@@ -69,13 +69,10 @@ pub(crate) fn statistics(interface: &str) -> Result<BTreeMap<String, u64>> {
     ioctl(interface, "ETHTOOL_GSTATS", &mut values)?;
 
     let names: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let named = names
-        .chunks_exact(ETH_GSTRING_LEN)
-        .zip(&values[1..])
-        .map(|(name, value)| {
-            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            (String::from_utf8_lossy(name).into_owned(), *value)
-        });
+    let named = names.chunks_exact(ETH_GSTRING_LEN).zip(&values[1..]).map(|(name, value)| {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        (String::from_utf8_lossy(name).into_owned(), *value)
+    });
     Ok(named.collect())
 }
 
@@ -88,11 +85,7 @@ fn pair(first: u32, second: u32) -> [u8; 8] {
 
 /// Calls `SIOCETHTOOL` with a request whose first word is the command and whose length the command fixes.
 fn ioctl<T: Copy>(interface: &str, call: &'static str, request: &mut [T]) -> Result<()> {
-    let failed = |source| Error::System {
-        call,
-        subject: interface.to_owned(),
-        source,
-    };
+    let failed = |source| Error::System { call, subject: interface.to_owned(), source };
     // Any socket does; it chooses the network namespace.
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
     // SAFETY: `ifreq` is plain data, for which all zeroes is a valid value.
@@ -107,9 +100,5 @@ fn ioctl<T: Copy>(interface: &str, call: &'static str, request: &mut [T]) -> Res
     // SAFETY: the name ends with a zero, and `ifru_data` points to `request`, which is as long as its command says:
     // the callers above build each request by its struct in linux/ethtool.h.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut interface_request) };
-    if result < 0 {
-        Err(Error::last_os(call, interface))
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(Error::last_os(call, interface)) } else { Ok(()) }
 }

@@ -14,17 +14,10 @@ where
     let mut command = Command::new("ip");
     command.args(arguments);
     let line = line(&command);
-    let output = command.output().map_err(|source| Error::Spawn {
-        command: line.clone(),
-        source,
-    })?;
+    let output = command.output().map_err(|source| Error::Spawn { command: line.clone(), source })?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::Command {
-            command: line,
-            status: output.status,
-            stderr,
-        });
+        return Err(Error::Command { command: line, status: output.status, stderr });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

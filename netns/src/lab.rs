@@ -68,19 +68,14 @@ impl Lab {
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
         let name = format!("{}-{name}", self.name);
         ip(["netns", "add", &name])?;
-        self.namespaces
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(name.clone());
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
         let path = PathBuf::from(DIRECTORY).join(&name);
         let handle = fs::File::open(&path).map_err(|source| Error::System {
             call: "open",
             subject: path.display().to_string(),
             source,
         })?;
-        let namespace = Namespace {
-            inner: Arc::new(Inner { name, handle }),
-        };
+        let namespace = Namespace { inner: Arc::new(Inner { name, handle }) };
         namespace.up("lo")?;
         for scope in ["all", "default"] {
             for (key, value) in [("accept_dad", "0"), ("dad_transmits", "0"), ("accept_ra", "0")] {
@@ -112,23 +107,13 @@ impl Lab {
         let size = ["mtu", &mtu, "numtxqueues", &queues, "numrxqueues", &queues];
         let mut arguments = vec!["-n", left.name(), "link", "add", "name", left_interface];
         arguments.extend(size);
-        arguments.extend([
-            "type",
-            "veth",
-            "peer",
-            "name",
-            right_interface,
-            "netns",
-            right.name(),
-        ]);
+        arguments.extend(["type", "veth", "peer", "name", right_interface, "netns", right.name()]);
         arguments.extend(size);
         ip(arguments)?;
         for (namespace, interface) in [(left, left_interface), (right, right_interface)] {
             namespace.run(|| {
                 let offloads = [Feature::TxChecksum, Feature::Tso, Feature::Gso];
-                offloads
-                    .iter()
-                    .try_for_each(|feature| ethtool::set_feature(interface, *feature, false))
+                offloads.iter().try_for_each(|feature| ethtool::set_feature(interface, *feature, false))
             })?;
             namespace.up(interface)?;
         }
@@ -145,16 +130,7 @@ impl Lab {
     ///
     /// If `ip` fails.
     pub fn bridge(&self, namespace: &Namespace, name: &str, ports: &[&str]) -> Result<()> {
-        namespace.ip([
-            "link",
-            "add",
-            "name",
-            name,
-            "type",
-            "bridge",
-            "mcast_snooping",
-            "0",
-        ])?;
+        namespace.ip(["link", "add", "name", name, "type", "bridge", "mcast_snooping", "0"])?;
         for port in ports {
             namespace.ip(["link", "set", "dev", port, "master", name])?;
         }
@@ -188,10 +164,7 @@ fn remove_orphans() {
     let Ok(entries) = fs::read_dir(DIRECTORY) else {
         return;
     };
-    for name in entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-    {
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         if let Some(pid) = owner(&name)
             && !PathBuf::from(format!("/proc/{pid}")).exists()
         {
@@ -231,12 +204,7 @@ pub struct VethOptions {
 impl Default for VethOptions {
     /// One queue, MTU 1,500, GRO on both ends.
     fn default() -> Self {
-        Self {
-            queues: 1,
-            mtu: 1500,
-            left_gro: true,
-            right_gro: true,
-        }
+        Self { queues: 1, mtu: 1500, left_gro: true, right_gro: true }
     }
 }
 
@@ -305,8 +273,7 @@ impl Namespace {
     ///
     /// As [`ip`](Self::ip).
     pub fn route(&self, route: &str) -> Result<()> {
-        self.ip(["route", "add"].into_iter().chain(route.split_whitespace()))
-            .map(drop)
+        self.ip(["route", "add"].into_iter().chain(route.split_whitespace())).map(drop)
     }
 
     /// Adds a permanent ARP or neighbour entry.
@@ -316,18 +283,8 @@ impl Namespace {
     /// As [`ip`](Self::ip).
     pub fn neighbour(&self, interface: &str, address: IpAddr, mac: MacAddress) -> Result<()> {
         let (address, mac) = (address.to_string(), mac.to_string());
-        self.ip([
-            "neigh",
-            "replace",
-            &address,
-            "lladdr",
-            &mac,
-            "dev",
-            interface,
-            "nud",
-            "permanent",
-        ])
-        .map(drop)
+        self.ip(["neigh", "replace", &address, "lladdr", &mac, "dev", interface, "nud", "permanent"])
+            .map(drop)
     }
 
     /// Sets a kernel parameter of this namespace, such as `net.ipv4.conf.all.arp_ignore`.
@@ -347,12 +304,11 @@ impl Namespace {
             .collect();
         let path = format!("/proc/sys/{path}");
         // /proc/sys/net shows the namespace of the thread that looks.
-        self.run(|| fs::write(&path, value))
-            .map_err(|source| Error::System {
-                call: "write",
-                subject: path,
-                source,
-            })
+        self.run(|| fs::write(&path, value)).map_err(|source| Error::System {
+            call: "write",
+            subject: path,
+            source,
+        })
     }
 
     /// MAC address of an interface.
@@ -418,10 +374,7 @@ impl Namespace {
     /// [`Error::Spawn`] if it cannot be started; how it ended is in the result.
     pub fn output(&self, command: &mut Command) -> Result<Output> {
         enter_at_exec(self, command);
-        command.output().map_err(|source| Error::Spawn {
-            command: line(command),
-            source,
-        })
+        command.output().map_err(|source| Error::Spawn { command: line(command), source })
     }
 }
 
@@ -444,10 +397,7 @@ impl MacAddress {
         let mut macs = addresses
             .filter(|entry| entry.interface_name == interface)
             .filter_map(|entry| entry.address?.as_link_addr()?.addr());
-        let missing = || Error::Missing {
-            interface: interface.to_owned(),
-            what: "MAC address",
-        };
+        let missing = || Error::Missing { interface: interface.to_owned(), what: "MAC address" };
         macs.next().map(Self).ok_or_else(missing)
     }
 }
@@ -474,11 +424,7 @@ impl std::str::FromStr for MacAddress {
             let part = parts.next().filter(|part| part.len() == 2).ok_or(ParseMacError)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
         }
-        if parts.next().is_some() {
-            Err(ParseMacError)
-        } else {
-            Ok(Self(bytes))
-        }
+        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -499,13 +445,7 @@ mod tests {
     fn mac_addresses_are_read_as_they_are_shown() {
         let text = "02:00:5e:10:00:ff";
         assert_eq!(text.parse::<MacAddress>().unwrap().to_string(), text);
-        for wrong in [
-            "",
-            "02:00:5e:10:00",
-            "02:00:5e:10:00:ff:01",
-            "2:0:5e:10:0:ff",
-            "zz:00:5e:10:00:ff",
-        ] {
+        for wrong in ["", "02:00:5e:10:00", "02:00:5e:10:00:ff:01", "2:0:5e:10:0:ff", "zz:00:5e:10:00:ff"] {
             assert_eq!(wrong.parse::<MacAddress>(), Err(ParseMacError), "{wrong}");
         }
     }

@@ -73,10 +73,7 @@ impl Child {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| Error::Spawn {
-                command: name.clone(),
-                source,
-            })?;
+            .map_err(|source| Error::Spawn { command: name.clone(), source })?;
         let output = Arc::new(Output::default());
         if let Some(stream) = child.stdout.take() {
             read_in_background(stream, Arc::clone(&output), |written| &mut written.stdout);
@@ -84,11 +81,7 @@ impl Child {
         if let Some(stream) = child.stderr.take() {
             read_in_background(stream, Arc::clone(&output), |written| &mut written.stderr);
         }
-        Ok(Self {
-            child,
-            command: name,
-            output,
-        })
+        Ok(Self { child, command: name, output })
     }
 
     /// Process id.
@@ -124,11 +117,8 @@ impl Child {
                 drop(written);
                 return Err(self.timeout(format!("say {text:?}"), timeout));
             }
-            let (guard, _) = self
-                .output
-                .changed
-                .wait_timeout(written, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (guard, _) =
+                self.output.changed.wait_timeout(written, left).unwrap_or_else(PoisonError::into_inner);
             written = guard;
         }
     }
@@ -148,11 +138,7 @@ impl Child {
             })?;
             if let Some(status) = status {
                 self.wait_for_streams();
-                return Ok(ExitReport {
-                    status,
-                    stdout: self.stdout(),
-                    stderr: self.stderr(),
-                });
+                return Ok(ExitReport { status, stdout: self.stdout(), stderr: self.stderr() });
             }
             if Instant::now() >= deadline {
                 return Err(self.timeout("end".to_owned(), timeout));
@@ -189,21 +175,12 @@ impl Child {
     /// a process of its own behind.
     fn wait_for_streams(&self) {
         let written = self.output.lock();
-        let _ = self
-            .output
-            .changed
-            .wait_timeout_while(written, Duration::from_millis(200), |w| w.ended < 2);
+        let _ = self.output.changed.wait_timeout_while(written, Duration::from_millis(200), |w| w.ended < 2);
     }
 
     fn timeout(&self, what: String, timeout: Duration) -> Error {
         let (stdout, stderr) = (self.stdout(), self.stderr());
-        Error::Timeout {
-            command: self.command.clone(),
-            what,
-            timeout,
-            stdout,
-            stderr,
-        }
+        Error::Timeout { command: self.command.clone(), what, timeout, stdout, stderr }
     }
 }
 
@@ -265,10 +242,8 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     })?;
     let directories = executable.ancestors().skip(1).take(2);
     let mut found = directories.map(|directory| directory.join(name));
-    found
-        .find(|path| path.is_file())
-        .ok_or_else(|| Error::ToolNotBuilt {
-            name: name.to_owned(),
-            directory: executable.parent().map(PathBuf::from).unwrap_or_default(),
-        })
+    found.find(|path| path.is_file()).ok_or_else(|| Error::ToolNotBuilt {
+        name: name.to_owned(),
+        directory: executable.parent().map(PathBuf::from).unwrap_or_default(),
+    })
 }

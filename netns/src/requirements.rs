@@ -47,16 +47,7 @@ fn check() -> Result<(), Requirement> {
     let pair = || {
         let lab = Lab::new("check")?;
         let (left, right) = (lab.namespace("left")?, lab.namespace("right")?);
-        lab.veth(
-            &left,
-            "eth0",
-            &right,
-            "eth0",
-            &VethOptions {
-                queues: 2,
-                ..VethOptions::default()
-            },
-        )
+        lab.veth(&left, "eth0", &right, "eth0", &VethOptions { queues: 2, ..VethOptions::default() })
     };
     pair().map_err(|error| Requirement::Veth(with_source(&error)))?;
     trafficgen::probe().map_err(|error| Requirement::Xdp(with_source(&error)))
@@ -66,8 +57,7 @@ fn check() -> Result<(), Requirement> {
 fn effective_capabilities() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
-        .unwrap_or_default()
+    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or_default()
 }
 
 /// An error and what caused it, on one line.

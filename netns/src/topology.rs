@@ -55,10 +55,7 @@ impl Pair {
 ///
 /// If a part cannot be set up.
 pub fn pair(queues: u32) -> Result<Pair> {
-    pair_with(&VethOptions {
-        queues,
-        ..VethOptions::default()
-    })
+    pair_with(&VethOptions { queues, ..VethOptions::default() })
 }
 
 /// As [`pair`], with any options (left is the generator).
@@ -73,11 +70,7 @@ pub fn pair_with(options: &VethOptions) -> Result<Pair> {
     lab.veth(&generator, INTERFACE, &subject, INTERFACE, options)?;
     join(&generator, Pair::GENERATOR)?;
     join(&subject, Pair::SUBJECT)?;
-    Ok(Pair {
-        generator,
-        subject,
-        lab,
-    })
+    Ok(Pair { generator, subject, lab })
 }
 
 /// An L2 direct server return network: all hosts on one bridge, the VIP on the balancer and on every backend.
@@ -137,16 +130,7 @@ pub fn dsr(queues: u32, backends: usize) -> Result<Dsr> {
     let cable = VethOptions::default();
     lab.veth(&client, INTERFACE, &switch, "client", &cable)?;
     join(&client, Dsr::CLIENT)?;
-    lab.veth(
-        &balancer,
-        INTERFACE,
-        &switch,
-        "balancer",
-        &VethOptions {
-            queues,
-            ..cable.clone()
-        },
-    )?;
+    lab.veth(&balancer, INTERFACE, &switch, "balancer", &VethOptions { queues, ..cable.clone() })?;
     join(&balancer, Dsr::BALANCER)?;
     for vip in &vips {
         balancer.address(INTERFACE, vip)?;
@@ -172,19 +156,9 @@ pub fn dsr(queues: u32, backends: usize) -> Result<Dsr> {
     }
     let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
     lab.bridge(&switch, "br0", &ports)?;
-    let pass = CounterOptions {
-        verdict: CounterVerdict::Pass,
-        ..CounterOptions::default()
-    };
+    let pass = CounterOptions { verdict: CounterVerdict::Pass, ..CounterOptions::default() };
     let balancer_port = switch.run(|| Counter::attach("balancer", &pass))?;
-    Ok(Dsr {
-        switch,
-        client,
-        balancer,
-        backends: hosts,
-        balancer_port,
-        lab,
-    })
+    Ok(Dsr { switch, client, balancer, backends: hosts, balancer_port, lab })
 }
 
 /// Gives a host its addresses, and takes packets from wherever they come.

@@ -96,22 +96,14 @@ fn a_closure_runs_inside_and_a_missing_interface_is_an_error_that_names_it() -> 
 
 fn interfaces_here() -> BTreeSet<String> {
     let listing = std::fs::read_to_string("/proc/thread-self/net/dev").expect("proc is mounted");
-    listing
-        .lines()
-        .skip(2)
-        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
-        .collect()
+    listing.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 /// Exchanges a datagram: the address answers if both directions work, ARP or neighbour discovery included.
 fn echo(client: &Namespace, server: &Namespace, address: IpAddr) -> std::io::Result<()> {
     let listener = server.run(|| std::net::UdpSocket::bind((address, 7)))?;
     let socket = client.run(|| {
-        let any: IpAddr = if address.is_ipv4() {
-            [0; 4].into()
-        } else {
-            [0u16; 8].into()
-        };
+        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
         std::net::UdpSocket::bind((any, 0))
     })?;
     listener.set_read_timeout(Some(WAIT))?;
@@ -132,10 +124,7 @@ fn the_hosts_of_a_pair_reach_each_other() -> TestResult {
     echo(&pair.generator, &pair.subject, host_v4(Pair::SUBJECT).into())?;
     echo(&pair.generator, &pair.subject, host_v6(Pair::SUBJECT).into())?;
     let statistics = pair.subject.statistics(INTERFACE)?;
-    assert!(
-        statistics.contains_key("rx_queue_3_xdp_packets"),
-        "four queues: {statistics:?}"
-    );
+    assert!(statistics.contains_key("rx_queue_3_xdp_packets"), "four queues: {statistics:?}");
     Ok(())
 }
 
@@ -144,12 +133,8 @@ fn http_and_udp_cross_the_bridge_of_a_dsr_network_in_both_families() -> TestResu
     lab_or_skip!();
     let dsr = topology::dsr(2, 2)?;
     let tool = xfwd_netns::tool("xfwd-lab-http")?;
-    let addresses: [IpAddr; 4] = [
-        host_v4(Dsr::backend(0)).into(),
-        host_v6(Dsr::backend(0)).into(),
-        VIP_V4.into(),
-        VIP_V6.into(),
-    ];
+    let addresses: [IpAddr; 4] =
+        [host_v4(Dsr::backend(0)).into(), host_v6(Dsr::backend(0)).into(), VIP_V4.into(), VIP_V6.into()];
     let [v4, v6, ..] = addresses.map(|address| std::net::SocketAddr::new(address, 80));
     let mut http = dsr.backends[0].spawn(Command::new(&tool).args([
         "serve",
@@ -172,19 +157,14 @@ fn http_and_udp_cross_the_bridge_of_a_dsr_network_in_both_families() -> TestResu
     http.wait_for(&format!("listening on {v6}"), WAIT)?;
     udp.wait_for(&format!("listening on {v6}"), WAIT)?;
     for address in [v4, v6] {
-        for (command, option, target) in [
-            ("fetch", "--url", format!("http://{address}/")),
-            ("udp-fetch", "--to", address.to_string()),
-        ] {
+        for (command, option, target) in
+            [("fetch", "--url", format!("http://{address}/")), ("udp-fetch", "--to", address.to_string())]
+        {
             let output = dsr
                 .client
                 .output(Command::new(&tool).args([command, option, &target, "--count", "20", "--json"]))?;
             let text = String::from_utf8_lossy(&output.stdout);
-            assert!(
-                output.status.success(),
-                "{text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
             let report: serde_json::Value = serde_json::from_str(&text)?;
             assert_eq!(report["succeeded"], 20, "{report}");
             assert_eq!(report["backends"]["backend1"], 20, "{report}");
@@ -192,16 +172,11 @@ fn http_and_udp_cross_the_bridge_of_a_dsr_network_in_both_families() -> TestResu
     }
     // A request that nobody answers is a failure with a reason, and shows in the exit status.
     let nobody = format!("http://{}:81/", host_v4(Dsr::backend(1)));
-    let output = dsr
-        .client
-        .output(Command::new(&tool).args(["fetch", "--url", &nobody, "--count", "3", "--json"]))?;
+    let output =
+        dsr.client.output(Command::new(&tool).args(["fetch", "--url", &nobody, "--count", "3", "--json"]))?;
     assert_eq!(output.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(
-        (&report["failed"], &report["succeeded"]),
-        (&3.into(), &0.into()),
-        "{report}"
-    );
+    assert_eq!((&report["failed"], &report["succeeded"]), (&3.into(), &0.into()), "{report}");
     let report = http.stop(WAIT);
     assert!(report.is_ok(), "{report:?}");
     Ok(())
@@ -238,8 +213,7 @@ fn traffic(pair: &Pair, protocol: Protocol, ipv6: bool) -> TestResultOf<Traffic>
 type TestResultOf<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn send(pair: &Pair, traffic: &Traffic, amount: Amount) -> xfwd_netns::Result<Sent> {
-    pair.generator
-        .run(|| Generator::new(INTERFACE, traffic)?.run(amount))
+    pair.generator.run(|| Generator::new(INTERFACE, traffic)?.run(amount))
 }
 
 #[test]
@@ -248,10 +222,7 @@ fn a_million_packets_sent_are_a_million_packets_counted() -> TestResult {
     let pair = topology::pair(2)?;
     let options = CounterOptions::default();
     let counter = pair.subject.run(|| Counter::attach(INTERFACE, &options))?;
-    let traffic = Traffic {
-        flows: 1_000,
-        ..traffic(&pair, Protocol::Udp, false)?
-    };
+    let traffic = Traffic { flows: 1_000, ..traffic(&pair, Protocol::Udp, false)? };
     let sent = send(&pair, &traffic, Amount::Packets(1_000_000))?;
     let counted = counter.read()?;
     println!("{sent:?}, {:.0} pps", sent.pps());
@@ -269,18 +240,10 @@ fn two_cores_share_the_packets_and_reach_two_queues() -> TestResult {
         return Ok(());
     }
     let pair = topology::pair(2)?;
-    let counter = pair
-        .subject
-        .run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
-    let traffic = Traffic {
-        cores: vec![0, 1],
-        ..traffic(&pair, Protocol::Udp, false)?
-    };
+    let counter = pair.subject.run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
+    let traffic = Traffic { cores: vec![0, 1], ..traffic(&pair, Protocol::Udp, false)? };
     let sent = send(&pair, &traffic, Amount::Packets(100_001))?;
-    assert_eq!(
-        (sent.packets, counter.read()?.class(Class::Ipv4Udp).ours),
-        (100_001, 100_001)
-    );
+    assert_eq!((sent.packets, counter.read()?.class(Class::Ipv4Udp).ours), (100_001, 100_001));
     let statistics = pair.subject.statistics(INTERFACE)?;
     for queue in ["rx_queue_0_xdp_packets", "rx_queue_1_xdp_packets"] {
         assert!(statistics[queue] >= 50_000, "{statistics:?}");
@@ -292,16 +255,9 @@ fn two_cores_share_the_packets_and_reach_two_queues() -> TestResult {
 fn what_comes_back_is_counted_with_right_checksums() -> TestResult {
     lab_or_skip!();
     let pair = topology::pair(1)?;
-    let reflect = CounterOptions {
-        verdict: CounterVerdict::Reflect,
-        ..CounterOptions::default()
-    };
+    let reflect = CounterOptions { verdict: CounterVerdict::Reflect, ..CounterOptions::default() };
     let there = pair.subject.run(|| Counter::attach(INTERFACE, &reflect))?;
-    let options = CounterOptions {
-        validate: true,
-        tcp_port: Some(4_000),
-        ..CounterOptions::default()
-    };
+    let options = CounterOptions { validate: true, tcp_port: Some(4_000), ..CounterOptions::default() };
     let here = pair.generator.run(|| Counter::attach(INTERFACE, &options))?;
     for (class, protocol, ipv6) in [
         (Class::Ipv4Udp, Protocol::Udp, false),
@@ -311,20 +267,12 @@ fn what_comes_back_is_counted_with_right_checksums() -> TestResult {
         (Class::Ipv6Tcp, Protocol::TcpSyn, true),
         (Class::Ipv6Icmp, Protocol::IcmpEcho, true),
     ] {
-        let traffic = Traffic {
-            flows: 77_777,
-            frame_length: 101,
-            ..traffic(&pair, protocol, ipv6)?
-        };
+        let traffic = Traffic { flows: 77_777, frame_length: 101, ..traffic(&pair, protocol, ipv6)? };
         let sent = send(&pair, &traffic, Amount::Packets(200_000))?;
         assert_eq!((sent.packets, sent.refused), (200_000, Some(0)), "{class:?}");
         assert_eq!(there.read()?.class(class).ours, 200_000, "{class:?}");
         let back = here.read()?.class(class);
-        assert_eq!(
-            (back.packets, back.ours, back.bad_checksum),
-            (200_000, 200_000, 0),
-            "{class:?}"
-        );
+        assert_eq!((back.packets, back.ours, back.bad_checksum), (200_000, 200_000, 0), "{class:?}");
     }
     Ok(())
 }
@@ -333,23 +281,16 @@ fn what_comes_back_is_counted_with_right_checksums() -> TestResult {
 fn frames_sent_by_an_xdp_program_cross_the_bridge() -> TestResult {
     lab_or_skip!();
     let dsr = topology::dsr(2, 1)?;
-    let reflect = CounterOptions {
-        verdict: CounterVerdict::Reflect,
-        ..CounterOptions::default()
-    };
+    let reflect = CounterOptions { verdict: CounterVerdict::Reflect, ..CounterOptions::default() };
     let balancer = dsr.balancer.run(|| Counter::attach(INTERFACE, &reflect))?;
-    let client = dsr
-        .client
-        .run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
+    let client = dsr.client.run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
     let traffic = Traffic {
         destination_mac: dsr.balancer.mac(INTERFACE)?,
         rate_pps: Some(50_000),
         flows: 100,
         ..Traffic::udp(host_v4(Dsr::CLIENT).into(), VIP_V4.into(), 80)
     };
-    let sent = dsr
-        .client
-        .run(|| Generator::new(INTERFACE, &traffic)?.run(Amount::Packets(10_000)))?;
+    let sent = dsr.client.run(|| Generator::new(INTERFACE, &traffic)?.run(Amount::Packets(10_000)))?;
     assert_eq!(sent.refused, Some(0));
     assert_eq!(balancer.read()?.class(Class::Ipv4Udp).ours, 10_000);
     std::thread::sleep(Duration::from_millis(100));
@@ -361,22 +302,14 @@ fn frames_sent_by_an_xdp_program_cross_the_bridge() -> TestResult {
 #[test]
 fn a_jumbo_packet_is_counted_whole() -> TestResult {
     lab_or_skip!();
-    let pair = topology::pair_with(&VethOptions {
-        mtu: 9_000,
-        ..VethOptions::default()
-    })?;
-    let counter = pair
-        .subject
-        .run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
+    let pair = topology::pair_with(&VethOptions { mtu: 9_000, ..VethOptions::default() })?;
+    let counter = pair.subject.run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
     let socket = pair.generator.run(|| std::net::UdpSocket::bind("0.0.0.0:0"))?;
     let payload = [&MARKER[..], &[7; 8_000]].concat();
     socket.send_to(&payload, (host_v4(Pair::SUBJECT), 9))?;
     std::thread::sleep(Duration::from_millis(100));
     let counted = counter.read()?.class(Class::Ipv4Udp);
-    assert_eq!(
-        (counted.packets, counted.ours, counted.bytes),
-        (1, 1, 14 + 20 + 8 + 8_004)
-    );
+    assert_eq!((counted.packets, counted.ours, counted.bytes), (1, 1, 14 + 20 + 8 + 8_004));
     Ok(())
 }
 
@@ -384,39 +317,21 @@ fn a_jumbo_packet_is_counted_whole() -> TestResult {
 fn a_rate_is_kept() -> TestResult {
     lab_or_skip!();
     let pair = topology::pair(1)?;
-    let counter = pair
-        .subject
-        .run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
-    let traffic = Traffic {
-        rate_pps: Some(50_000),
-        ..traffic(&pair, Protocol::Udp, false)?
-    };
+    let counter = pair.subject.run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
+    let traffic = Traffic { rate_pps: Some(50_000), ..traffic(&pair, Protocol::Udp, false)? };
     let sent = send(&pair, &traffic, Amount::Packets(50_000))?;
-    assert_eq!(
-        (sent.packets, counter.read()?.class(Class::Ipv4Udp).ours),
-        (50_000, 50_000)
-    );
+    assert_eq!((sent.packets, counter.read()?.class(Class::Ipv4Udp).ours), (50_000, 50_000));
     // Never faster; slower only by what else this machine does.
     let elapsed = sent.elapsed;
-    assert!(
-        elapsed >= Duration::from_millis(990) && elapsed < Duration::from_secs(10),
-        "{elapsed:?}"
-    );
+    assert!(elapsed >= Duration::from_millis(990) && elapsed < Duration::from_secs(10), "{elapsed:?}");
     Ok(())
 }
 
 #[test]
 fn what_nobody_receives_is_reported_as_refused() -> TestResult {
     lab_or_skip!();
-    let pair = topology::pair_with(&VethOptions {
-        right_gro: false,
-        ..VethOptions::default()
-    })?;
-    let sent = send(
-        &pair,
-        &traffic(&pair, Protocol::Udp, false)?,
-        Amount::Packets(1_000),
-    )?;
+    let pair = topology::pair_with(&VethOptions { right_gro: false, ..VethOptions::default() })?;
+    let sent = send(&pair, &traffic(&pair, Protocol::Udp, false)?, Amount::Packets(1_000))?;
     assert_eq!((sent.packets, sent.refused), (1_000, Some(1_000)));
     Ok(())
 }
@@ -425,10 +340,7 @@ fn what_nobody_receives_is_reported_as_refused() -> TestResult {
 fn sample(pair: &Pair, traffic: &Traffic, count: usize) -> TestResultOf<Vec<Captured>> {
     let capture = pair.subject.run(|| Capture::open(INTERFACE))?;
     // Slow enough for a socket that copies.
-    let traffic = Traffic {
-        rate_pps: Some(100_000),
-        ..traffic.clone()
-    };
+    let traffic = Traffic { rate_pps: Some(100_000), ..traffic.clone() };
     send(pair, &traffic, Amount::Packets(count as u64))?;
     let mut captured = Vec::new();
     while captured.len() < count {
@@ -459,17 +371,12 @@ fn verify(packet: &SlicedPacket<'_>, traffic: &Traffic) -> (IpAddr, u16) {
     match packet.net.as_ref().expect("an IP header") {
         NetSlice::Ipv4(ip) => {
             let header = ip.header();
-            assert_eq!(
-                header.header_checksum(),
-                header.to_header().calc_header_checksum()
-            );
+            assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
             assert_eq!(IpAddr::from(header.destination_addr()), traffic.destination);
             let (source, destination) = (header.source(), header.destination());
             let port = match transport {
                 TransportSlice::Udp(udp) => {
-                    let computed = udp
-                        .to_header()
-                        .calc_checksum_ipv4_raw(source, destination, udp.payload());
+                    let computed = udp.to_header().calc_checksum_ipv4_raw(source, destination, udp.payload());
                     assert_eq!(udp.checksum(), computed.expect("a datagram that fits"));
                     assert_eq!(udp.destination_port(), traffic.destination_port);
                     udp.source_port()
@@ -477,8 +384,7 @@ fn verify(packet: &SlicedPacket<'_>, traffic: &Traffic) -> (IpAddr, u16) {
                 TransportSlice::Tcp(tcp) => {
                     assert_eq!(
                         tcp.checksum(),
-                        tcp.calc_checksum_ipv4(source, destination)
-                            .expect("a segment that fits")
+                        tcp.calc_checksum_ipv4(source, destination).expect("a segment that fits")
                     );
                     assert!(tcp.syn() && !tcp.ack() && !tcp.fin() && !tcp.rst());
                     assert_eq!(tcp.destination_port(), traffic.destination_port);
@@ -499,17 +405,14 @@ fn verify(packet: &SlicedPacket<'_>, traffic: &Traffic) -> (IpAddr, u16) {
             let (source, destination) = (header.source(), header.destination());
             let port = match transport {
                 TransportSlice::Udp(udp) => {
-                    let computed = udp
-                        .to_header()
-                        .calc_checksum_ipv6_raw(source, destination, udp.payload());
+                    let computed = udp.to_header().calc_checksum_ipv6_raw(source, destination, udp.payload());
                     assert_eq!(udp.checksum(), computed.expect("a datagram that fits"));
                     udp.source_port()
                 }
                 TransportSlice::Tcp(tcp) => {
                     assert_eq!(
                         tcp.checksum(),
-                        tcp.calc_checksum_ipv6(source, destination)
-                            .expect("a segment that fits")
+                        tcp.calc_checksum_ipv6(source, destination).expect("a segment that fits")
                     );
                     tcp.source_port()
                 }
@@ -531,10 +434,7 @@ fn generated_packets_are_right_in_every_protocol_family_length_and_tagging() -> 
     const FLOWS: u32 = 300;
     const COUNT: usize = 900;
     lab_or_skip!();
-    let pair = topology::pair_with(&VethOptions {
-        mtu: 3_300,
-        ..VethOptions::default()
-    })?;
+    let pair = topology::pair_with(&VethOptions { mtu: 3_300, ..VethOptions::default() })?;
     for protocol in [Protocol::Udp, Protocol::TcpSyn, Protocol::IcmpEcho] {
         for ipv6 in [false, true] {
             for (vlans, length) in [
@@ -558,10 +458,7 @@ fn generated_packets_are_right_in_every_protocol_family_length_and_tagging() -> 
                 let mut flows: HashMap<(IpAddr, u16), usize> = HashMap::new();
                 for frame in &captured {
                     assert!(!frame.partial_checksum, "{what}");
-                    assert!(
-                        frame.bytes.len() >= length && frame.bytes.len() < length.max(83) + 4,
-                        "{what}"
-                    );
+                    assert!(frame.bytes.len() >= length && frame.bytes.len() < length.max(83) + 4, "{what}");
                     let packet = parse(&frame.bytes);
                     let tags: Vec<u16> = packet
                         .link_exts
@@ -591,34 +488,17 @@ fn generated_packets_are_right_in_every_protocol_family_length_and_tagging() -> 
 fn the_command_reports_what_it_sent_and_what_came_back() -> TestResult {
     lab_or_skip!();
     let pair = topology::pair(1)?;
-    let reflect = CounterOptions {
-        verdict: CounterVerdict::Reflect,
-        ..CounterOptions::default()
-    };
+    let reflect = CounterOptions { verdict: CounterVerdict::Reflect, ..CounterOptions::default() };
     let _reflector = pair.subject.run(|| Counter::attach(INTERFACE, &reflect))?;
     let mut command = Command::new(xfwd_netns::tool("xfwd-trafficgen")?);
-    command.args([
-        "--interface",
-        INTERFACE,
-        "--to",
-        "198.18.0.2:4000",
-        "--flows",
-        "1000",
-    ]);
+    command.args(["--interface", INTERFACE, "--to", "198.18.0.2:4000", "--flows", "1000"]);
     command.args(["--count", "100000", "--core", "0", "--json"]);
     let output = pair.generator.output(&mut command)?;
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_str(&text)?;
     assert_eq!(report["sent"]["packets"], 100_000, "{report}");
     assert_eq!(report["received"]["ours"], 100_000, "{report}");
-    assert_eq!(
-        report["received"]["classes"]["ipv4-udp"]["ours"], 100_000,
-        "{report}"
-    );
+    assert_eq!(report["received"]["classes"]["ipv4-udp"]["ours"], 100_000, "{report}");
     Ok(())
 }

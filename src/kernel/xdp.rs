@@ -69,7 +69,8 @@ impl XdpProgram {
     pub fn load(steering: &Steering) -> Result<Self, XdpError> {
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
         // longer to read than all the rest takes (seconds in an emulated machine).
-        let mut object = EbpfLoader::new().btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
+        let mut object =
+            EbpfLoader::new().btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,
@@ -189,10 +190,7 @@ impl XdpProgram {
     }
 
     fn program(&self, name: &'static str) -> Result<&Xdp, XdpError> {
-        self.object
-            .program(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(XdpError::Object { name })
+        self.object.program(name).and_then(|program| program.try_into().ok()).ok_or(XdpError::Object { name })
     }
 
     fn program_mut(&mut self, name: &'static str) -> Result<&mut Xdp, XdpError> {
@@ -213,8 +211,5 @@ impl XdpProgram {
 
 /// A map of the object as its typed view.
 fn take_map<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, XdpError> {
-    object
-        .take_map(name)
-        .and_then(|map| map.try_into().ok())
-        .ok_or(XdpError::Object { name })
+    object.take_map(name).and_then(|map| map.try_into().ok()).ok_or(XdpError::Object { name })
 }

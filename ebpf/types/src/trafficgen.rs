@@ -44,30 +44,12 @@ impl GeneratorState {
     /// Reads the struct as the map holds it.
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
         let [sent, remaining, flow, address, port, start_ns, due, last] = words;
-        Self {
-            sent,
-            remaining,
-            flow,
-            address,
-            port,
-            start_ns,
-            due,
-            last,
-        }
+        Self { sent, remaining, flow, address, port, start_ns, due, last }
     }
 
     /// Writes the struct as the map holds it.
     pub const fn to_words(self) -> [u64; Self::WORDS] {
-        let Self {
-            sent,
-            remaining,
-            flow,
-            address,
-            port,
-            start_ns,
-            due,
-            last,
-        } = self;
+        let Self { sent, remaining, flow, address, port, start_ns, due, last } = self;
         [sent, remaining, flow, address, port, start_ns, due, last]
     }
 }
@@ -96,12 +78,7 @@ impl ClassCounters {
     /// Reads the struct as the map holds it.
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
         let [packets, bytes, ours, bad_checksum] = words;
-        Self {
-            packets,
-            bytes,
-            ours,
-            bad_checksum,
-        }
+        Self { packets, bytes, ours, bad_checksum }
     }
 }
 

@@ -79,10 +79,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn serve(namespace: &Namespace, index: usize) -> Result<Child> {
     let name = host_v4(Dsr::backend(index)).to_string();
-    let server = namespace.spawn(
-        Command::new(tool("xfwd-lab-http")?)
-            .args(["serve", "--name", &name, "--listen", &format!("{VIP_V4}:80")]),
-    )?;
+    let server = namespace.spawn(Command::new(tool("xfwd-lab-http")?).args([
+        "serve",
+        "--name",
+        &name,
+        "--listen",
+        &format!("{VIP_V4}:80"),
+    ]))?;
     server.wait_for("listening", START_PATIENCE)?;
     Ok(server)
 }

@@ -134,16 +134,8 @@ fn main() -> Result<()> {
     let counter = if cli.no_receive {
         None
     } else {
-        let verdict = if cli.pass_others {
-            CounterVerdict::DropOurs
-        } else {
-            CounterVerdict::Drop
-        };
-        let options = CounterOptions {
-            verdict,
-            validate: cli.validate,
-            tcp_port: Some(cli.to.port()),
-        };
+        let verdict = if cli.pass_others { CounterVerdict::DropOurs } else { CounterVerdict::Drop };
+        let options = CounterOptions { verdict, validate: cli.validate, tcp_port: Some(cli.to.port()) };
         Some(Counter::attach(&cli.interface, &options)?)
     };
     let sent = generator.run(amount)?;
@@ -177,12 +169,7 @@ fn print(sent: &Sent, received: Option<&Counts>) {
         total.packets, total.ours
     );
     for (class, counters) in received.iter().filter(|(_, counters)| counters.packets > 0) {
-        print!(
-            "  {:<10} {:>9} packets {:>14} bytes",
-            class.name(),
-            counters.packets,
-            counters.bytes
-        );
+        print!("  {:<10} {:>9} packets {:>14} bytes", class.name(), counters.packets, counters.bytes);
         if counters.bad_checksum > 0 {
             print!(", {} with a wrong checksum", counters.bad_checksum);
         }
@@ -231,36 +218,23 @@ fn destination(text: &str) -> Result<SocketAddr, String> {
 fn rate(text: &str) -> Result<u64, String> {
     let (digits, factor) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1e3),
-        None => text
-            .strip_suffix(['m', 'M'])
-            .map_or((text, 1.0), |digits| (digits, 1e6)),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1.0), |digits| (digits, 1e6)),
     };
     let value = digits.parse::<f64>().map_err(|error| error.to_string())? * factor;
-    if (1.0..=1e9).contains(&value) {
-        Ok(value as u64)
-    } else {
-        Err("must be 1 to 1000M".to_owned())
-    }
+    if (1.0..=1e9).contains(&value) { Ok(value as u64) } else { Err("must be 1 to 1000M".to_owned()) }
 }
 
 /// Enters a network namespace.
 fn enter(name: &str) -> Result<()> {
-    let path = if name.contains('/') {
-        Path::new(name).to_owned()
-    } else {
-        Path::new("/run/netns").join(name)
-    };
+    let path =
+        if name.contains('/') { Path::new(name).to_owned() } else { Path::new("/run/netns").join(name) };
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     setns(&file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", path.display()))
 }
 
 /// A socket that the kernel has routed towards the destination.
 fn connected(to: SocketAddr) -> Result<UdpSocket> {
-    let any: IpAddr = if to.is_ipv4() {
-        [0; 4].into()
-    } else {
-        [0u16; 8].into()
-    };
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to).with_context(|| format!("no route to {to}"))?;
     Ok(socket)
@@ -279,9 +253,7 @@ fn resolve(interface: &str, to: SocketAddr) -> Result<MacAddress> {
     loop {
         // The first answer may be that nobody listens there.
         let _ = socket.send(b"who is there?");
-        let output = Command::new("ip")
-            .args(["neigh", "show", &address, "dev", interface])
-            .output()?;
+        let output = Command::new("ip").args(["neigh", "show", &address, "dev", interface]).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
         if let Some(mac) = words.nth(1) {

@@ -60,14 +60,8 @@ impl Counter {
             .and_then(|id| program.take_link(id))
             .map_err(|source| failed(what(), source))?;
         // aya falls back to an attachment that outlives the process; dropping the value detaches that as well.
-        let link = FdLink::try_from(link).map_err(|_| Error::NoLink {
-            interface: interface.to_owned(),
-        })?;
-        Ok(Self {
-            classes,
-            _link: link,
-            _ebpf: ebpf,
-        })
+        let link = FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.to_owned() })?;
+        Ok(Self { classes, _link: link, _ebpf: ebpf })
     }
 
     /// What has been counted so far, of all CPUs.
@@ -81,10 +75,7 @@ impl Counter {
             let values = self
                 .classes
                 .get(&(*class as u32), 0)
-                .map_err(|source| Error::Map {
-                    map: CLASSES,
-                    source: Box::new(source),
-                })?;
+                .map_err(|source| Error::Map { map: CLASSES, source: Box::new(source) })?;
             let sum = &mut counts.classes[*class as usize];
             for value in values.iter() {
                 let value = ClassCounters::from_words(*value);

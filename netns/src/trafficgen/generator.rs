@@ -118,16 +118,10 @@ impl Generator {
         let first_port = u32::from(template.first_port);
         // Offsets are below MAX_HEADER_LENGTH.
         let at = |offset: usize| offset as u32;
-        let (header_length, address_at, port_at) = (
-            at(template.header_length),
-            at(template.address_at),
-            at(template.port_at),
-        );
-        let (sequence_at, ip_checksum_at, checksum_at) = (
-            at(template.sequence_at),
-            at(template.ip_checksum_at),
-            at(template.checksum_at),
-        );
+        let (header_length, address_at, port_at) =
+            (at(template.header_length), at(template.address_at), at(template.port_at));
+        let (sequence_at, ip_checksum_at, checksum_at) =
+            (at(template.sequence_at), at(template.ip_checksum_at), at(template.checksum_at));
         let (ip_sum, sum) = (u32::from(template.ip_sum), u32::from(template.sum));
         let sum_has_address = u32::from(template.sum_has_address);
         let is_udp = u32::from(traffic.protocol == Protocol::Udp);
@@ -153,14 +147,7 @@ impl Generator {
         let mut ebpf = load(PROGRAM, &mut loader)?;
         let state = take_map(&mut ebpf, STATE)?;
         let (interface, rate_pps) = (interface.to_owned(), traffic.rate_pps);
-        Ok(Self {
-            ebpf,
-            state,
-            frame: template.frame,
-            interface,
-            cores,
-            rate_pps,
-        })
+        Ok(Self { ebpf, state, frame: template.frame, interface, cores, rate_pps })
     }
 
     /// Sends, from the flow after the last one of the run before. The calling thread must be in the namespace of the
@@ -187,22 +174,13 @@ impl Generator {
                 Ok(result) => result,
                 Err(payload) => std::panic::resume_unwind(payload),
             });
-            results
-                .collect::<Vec<_>>()
-                .into_iter()
-                .collect::<Result<Vec<()>>>()
+            results.collect::<Vec<_>>().into_iter().collect::<Result<Vec<()>>>()
         })?;
         let elapsed = start.elapsed();
         let accepted_after = accepted(&self.interface);
         let packets = self.sent()? - before;
-        let accepted = accepted_after
-            .zip(accepted_before)
-            .map(|(after, before)| after - before);
-        Ok(Sent {
-            packets,
-            refused: accepted.map(|accepted| packets.saturating_sub(accepted)),
-            elapsed,
-        })
+        let accepted = accepted_after.zip(accepted_before).map(|(after, before)| after - before);
+        Ok(Sent { packets, refused: accepted.map(|accepted| packets.saturating_sub(accepted)), elapsed })
     }
 
     /// Tells the program on each core how many packets to send, and returns how many have been sent so far.
@@ -219,18 +197,10 @@ impl Generator {
         let mut values: Vec<_> = self.state.get(&0, 0).map_err(map_failed)?.to_vec();
         for (index, core) in self.cores.iter().enumerate() {
             let value = values.get_mut(*core).ok_or(SpecError::Core(*core))?;
-            let remaining = packets.map_or(u64::MAX, |packets| {
-                packets / cores + u64::from((index as u64) < packets % cores)
-            });
+            let remaining = packets
+                .map_or(u64::MAX, |packets| packets / cores + u64::from((index as u64) < packets % cores));
             let state = GeneratorState::from_words(*value);
-            *value = GeneratorState {
-                remaining,
-                start_ns,
-                due: 0,
-                last: 0,
-                ..state
-            }
-            .to_words();
+            *value = GeneratorState { remaining, start_ns, due: 0, last: 0, ..state }.to_words();
         }
         let values = PerCpuValues::try_from(values).map_err(|source| Error::System {
             call: "bpf_map_update_elem",
@@ -244,10 +214,7 @@ impl Generator {
     /// Packets sent since the program was loaded.
     fn sent(&self) -> Result<u64> {
         let values = self.state.get(&0, 0).map_err(map_failed)?;
-        Ok(values
-            .iter()
-            .map(|value| GeneratorState::from_words(*value).sent)
-            .sum())
+        Ok(values.iter().map(|value| GeneratorState::from_words(*value).sent).sum())
     }
 }
 
@@ -265,9 +232,7 @@ fn send_from(
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
         .map_err(|_| SpecError::Core(core))?;
     let read = || -> Result<GeneratorState> {
-        Ok(GeneratorState::from_words(
-            state.get(&0, 0).map_err(map_failed)?[core],
-        ))
+        Ok(GeneratorState::from_words(state.get(&0, 0).map_err(map_failed)?[core]))
     };
     let mut now = read()?;
     let mut frames = MIN_FRAMES_PER_CALL;
@@ -296,11 +261,7 @@ fn send_from(
         }
         now = after;
         // `as` saturates. Where time counts, the next call ends shortly before it is over, or after a second.
-        let most = if rate_pps.is_some() {
-            MAX_PACED_FRAMES_PER_CALL
-        } else {
-            MAX_FRAMES_PER_CALL
-        };
+        let most = if rate_pps.is_some() { MAX_PACED_FRAMES_PER_CALL } else { MAX_FRAMES_PER_CALL };
         let seconds = time_left.unwrap_or(1.0) - begun.elapsed().as_secs_f64();
         frames = ((frames_per_second * seconds.min(1.0)) as u64).clamp(MIN_FRAMES_PER_CALL, most);
     }
@@ -353,8 +314,5 @@ fn monotonic_ns() -> Result<u64> {
 }
 
 fn map_failed(source: aya::maps::MapError) -> Error {
-    Error::Map {
-        map: STATE,
-        source: Box::new(source),
-    }
+    Error::Map { map: STATE, source: Box::new(source) }
 }

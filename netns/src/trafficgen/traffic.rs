@@ -165,22 +165,12 @@ impl Template {
         let (transport_length, protocol, port_at, sequence_at, checksum_at) = match traffic.protocol {
             Protocol::Udp => (8 + MARKER_LENGTH, 17, 0, 8 + MARKER.len(), 6),
             Protocol::TcpSyn => (20, 6, 0, 4, 16),
-            Protocol::IcmpEcho => (
-                8 + MARKER_LENGTH,
-                if ipv4 { 1 } else { 58 },
-                4,
-                8 + MARKER.len(),
-                2,
-            ),
+            Protocol::IcmpEcho => (8 + MARKER_LENGTH, if ipv4 { 1 } else { 58 }, 4, 8 + MARKER.len(), 2),
         };
         let header_length = transport_at + transport_length;
         // TCP: a SYN has no payload, so what fills the frame is Ethernet padding.
         let frame_length = traffic.frame_length.max(header_length).max(MIN_FRAME_LENGTH);
-        let end = if traffic.protocol == Protocol::TcpSyn {
-            header_length
-        } else {
-            frame_length
-        };
+        let end = if traffic.protocol == Protocol::TcpSyn { header_length } else { frame_length };
         // `check` has bounded the frame's length far below 65,536.
         let length = |from: usize| u16::try_from(end - from).unwrap_or(u16::MAX);
 
@@ -244,11 +234,7 @@ impl Template {
             let pseudo = sum_words(&frame[addresses_at..transport_at]);
             sum = add(add(sum, pseudo), add(protocol.into(), length(transport_at)));
         }
-        let ip_sum = if ipv4 {
-            sum_words(&frame[network_at..transport_at])
-        } else {
-            0
-        };
+        let ip_sum = if ipv4 { sum_words(&frame[network_at..transport_at]) } else { 0 };
         Ok(Self {
             frame,
             header_length,
@@ -279,13 +265,7 @@ fn check(traffic: &Traffic, addresses: u32) -> Result<(), SpecError> {
     let available = 65_536 - u32::from(traffic.source_port);
     if ports > available {
         let (flows, first) = (traffic.flows, traffic.source_port);
-        return Err(SpecError::Ports {
-            flows,
-            addresses,
-            ports,
-            first,
-            available,
-        });
+        return Err(SpecError::Ports { flows, addresses, ports, first, available });
     }
     let first = match traffic.source {
         IpAddr::V4(source) => u32::from(source),
@@ -327,11 +307,7 @@ mod tests {
     use super::*;
 
     fn traffic() -> Traffic {
-        Traffic::udp(
-            Ipv4Addr::new(198, 18, 0, 1).into(),
-            Ipv4Addr::new(198, 18, 0, 2).into(),
-            80,
-        )
+        Traffic::udp(Ipv4Addr::new(198, 18, 0, 1).into(), Ipv4Addr::new(198, 18, 0, 2).into(), 80)
     }
 
     #[test]
@@ -352,64 +328,17 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_refused() {
         let refused = |traffic: Traffic| Template::new(&traffic, MacAddress::default()).unwrap_err();
-        assert_eq!(
-            refused(Traffic {
-                flows: 0,
-                ..traffic()
-            }),
-            SpecError::NoFlow
-        );
-        assert_eq!(
-            refused(Traffic {
-                frame_length: 9000,
-                ..traffic()
-            }),
-            SpecError::TooLong(9000)
-        );
-        assert_eq!(
-            refused(Traffic {
-                vlans: vec![1, 2, 3],
-                ..traffic()
-            }),
-            SpecError::Vlan
-        );
-        assert_eq!(
-            refused(Traffic {
-                vlans: vec![4096],
-                ..traffic()
-            }),
-            SpecError::Vlan
-        );
-        assert_eq!(
-            refused(Traffic {
-                rate_pps: Some(0),
-                ..traffic()
-            }),
-            SpecError::Rate
-        );
-        assert_eq!(
-            refused(Traffic {
-                cores: vec![1, 0, 1],
-                ..traffic()
-            }),
-            SpecError::Core(1)
-        );
-        let many = Traffic {
-            flows: 1_000_000,
-            source_addresses: 2,
-            ..traffic()
-        };
+        assert_eq!(refused(Traffic { flows: 0, ..traffic() }), SpecError::NoFlow);
+        assert_eq!(refused(Traffic { frame_length: 9000, ..traffic() }), SpecError::TooLong(9000));
+        assert_eq!(refused(Traffic { vlans: vec![1, 2, 3], ..traffic() }), SpecError::Vlan);
+        assert_eq!(refused(Traffic { vlans: vec![4096], ..traffic() }), SpecError::Vlan);
+        assert_eq!(refused(Traffic { rate_pps: Some(0), ..traffic() }), SpecError::Rate);
+        assert_eq!(refused(Traffic { cores: vec![1, 0, 1], ..traffic() }), SpecError::Core(1));
+        let many = Traffic { flows: 1_000_000, source_addresses: 2, ..traffic() };
         assert!(matches!(refused(many), SpecError::Ports { ports: 500_000, .. }));
-        let last = Traffic {
-            flows: 2,
-            source: Ipv4Addr::BROADCAST.into(),
-            ..traffic()
-        };
+        let last = Traffic { flows: 2, source: Ipv4Addr::BROADCAST.into(), ..traffic() };
         assert!(matches!(refused(last), SpecError::Addresses(_, 2)));
-        let mixed = Traffic {
-            source: "::1".parse().unwrap(),
-            ..traffic()
-        };
+        let mixed = Traffic { source: "::1".parse().unwrap(), ..traffic() };
         assert!(matches!(refused(mixed), SpecError::Family(..)));
     }
 }

@@ -65,36 +65,21 @@ fn classify(source: io::Error, ifindex: u32, interface: &str, mode: XdpMode, mtu
     let is_native = mode == XdpMode::Native;
     match source.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => XdpError::Occupied { interface, source },
-        Some(libc::EPERM) => XdpError::NotPermitted {
-            call: "bpf(BPF_LINK_CREATE)",
-            source: source.into(),
-        },
-        Some(libc::ENODEV | libc::EINVAL) if mtu.is_none() => XdpError::NoInterface {
-            interface,
-            ifindex,
-            source,
-        },
-        Some(libc::EOPNOTSUPP) if is_native => XdpError::NoNativeXdp {
-            interface,
-            mtu: mtu.unwrap_or(0),
-            source,
-        },
+        Some(libc::EPERM) => XdpError::NotPermitted { call: "bpf(BPF_LINK_CREATE)", source: source.into() },
+        Some(libc::ENODEV | libc::EINVAL) if mtu.is_none() => {
+            XdpError::NoInterface { interface, ifindex, source }
+        }
+        Some(libc::EOPNOTSUPP) if is_native => {
+            XdpError::NoNativeXdp { interface, mtu: mtu.unwrap_or(0), source }
+        }
         // Drivers do not agree on the number.
         Some(libc::ERANGE | libc::EINVAL | libc::E2BIG)
             if is_native && mtu.is_some_and(|mtu| mtu > MTU_OF_ONE_PAGE) =>
         {
-            XdpError::MtuTooLarge {
-                interface,
-                mtu: mtu.unwrap_or(0),
-                source,
-            }
+            XdpError::MtuTooLarge { interface, mtu: mtu.unwrap_or(0), source }
         }
         Some(libc::ENOSPC) if is_native => XdpError::TooFewQueues { interface, source },
-        _ => XdpError::Attach {
-            interface,
-            mode,
-            source,
-        },
+        _ => XdpError::Attach { interface, mode, source },
     }
 }
 
@@ -120,12 +105,7 @@ fn create_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::Resu
     // SAFETY: the kernel reads as many bytes as the third argument says, which is the size of what the second
     // points to, and writes none.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_LINK_CREATE,
-            &raw const attributes,
-            size_of::<LinkCreate>(),
-        )
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of::<LinkCreate>())
     };
     match i32::try_from(result) {
         // SAFETY: the kernel has just opened this descriptor for us, and nothing else knows it.
@@ -178,10 +158,7 @@ mod tests {
 
     #[test]
     fn einval_with_a_usual_mtu_is_not_blamed_on_the_mtu() {
-        assert!(matches!(
-            sort(libc::EINVAL, XdpMode::Native, 1_500),
-            XdpError::Attach { .. }
-        ));
+        assert!(matches!(sort(libc::EINVAL, XdpMode::Native, 1_500), XdpError::Attach { .. }));
     }
 
     #[test]

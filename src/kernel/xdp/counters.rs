@@ -10,9 +10,7 @@ pub struct KernelCounters {
 
 impl Default for KernelCounters {
     fn default() -> Self {
-        Self {
-            packets: [0; Cause::COUNTERS as usize],
-        }
+        Self { packets: [0; Cause::COUNTERS as usize] }
     }
 }
 
@@ -29,9 +27,7 @@ impl KernelCounters {
 
     /// Every counter with what becomes of its packets and a short name, in a fixed order; those at 0 too.
     pub fn iter(&self) -> impl Iterator<Item = (CauseClass, &'static str, u64)> + '_ {
-        let causes = Cause::ALL
-            .iter()
-            .map(|&cause| (cause.class(), cause.name(), self.get(cause)));
+        let causes = Cause::ALL.iter().map(|&cause| (cause.class(), cause.name(), self.get(cause)));
         let malformed = Outcome::ALL
             .iter()
             .filter(|outcome| outcome.is_malformed())
@@ -41,10 +37,7 @@ impl KernelCounters {
 
     /// Packets of all causes of a class.
     pub fn total(&self, class: CauseClass) -> u64 {
-        self.iter()
-            .filter(|&(of, _, _)| of == class)
-            .map(|(_, _, packets)| packets)
-            .sum()
+        self.iter().filter(|&(of, _, _)| of == class).map(|(_, _, packets)| packets).sum()
     }
 
     pub(super) fn set(&mut self, index: u32, packets: u64) {
@@ -64,10 +57,7 @@ mod tests {
         }
         // Two places are never counted in: an outcome that is not malformed has a place, too.
         let well_formed = Outcome::ALL.iter().filter(|outcome| !outcome.is_malformed());
-        assert_eq!(
-            counters.iter().count() + well_formed.count(),
-            Cause::COUNTERS as usize
-        );
+        assert_eq!(counters.iter().count() + well_formed.count(), Cause::COUNTERS as usize);
         assert_eq!(counters.total(CauseClass::Steered), 2);
     }
 

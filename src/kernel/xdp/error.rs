@@ -206,10 +206,7 @@ impl XdpError {
     /// Sorts an error of reading or writing a map.
     pub(super) fn map(map: &'static str, element: String, source: MapError) -> Self {
         if is_refused(&source, libc::EPERM) {
-            return Self::NotPermitted {
-                call: "bpf() on a map",
-                source: source.into(),
-            };
+            return Self::NotPermitted { call: "bpf() on a map", source: source.into() };
         }
         Self::Map { map, element, source }
     }

@@ -34,12 +34,7 @@ pub struct Steering {
 
 /// The map key of a service: address, IP protocol number (6 TCP, 17 UDP) and port (in host byte order).
 pub fn service_key(address: IpAddr, protocol: u8, port: u16) -> ServiceKey {
-    ServiceKey {
-        address: address_key(address),
-        port: port.to_be_bytes(),
-        protocol,
-        zero: 0,
-    }
+    ServiceKey { address: address_key(address), port: port.to_be_bytes(), protocol, zero: 0 }
 }
 
 /// An address as the maps hold it: IPv6, or IPv4 mapped to IPv6 (RFC 4291, section 2.5.5.2).
@@ -68,20 +63,14 @@ mod tests {
     #[test]
     fn key_is_what_the_program_builds_from_a_packet() {
         let key = service_key(IpAddr::from([192, 0, 2, 1]), 6, 0x1234);
-        assert_eq!(
-            key.address,
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]
-        );
+        assert_eq!(key.address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
         assert_eq!(key.port, [0x12, 0x34]);
         assert_eq!(key.zero, 0);
     }
 
     #[test]
     fn messages_name_a_service_as_people_write_it() {
-        assert_eq!(
-            service_name(&service_key(IpAddr::from([192, 0, 2, 1]), 17, 53)),
-            "192.0.2.1 udp/53"
-        );
+        assert_eq!(service_name(&service_key(IpAddr::from([192, 0, 2, 1]), 17, 53)), "192.0.2.1 udp/53");
         let address = "2001:db8::1".parse().unwrap();
         assert_eq!(service_name(&service_key(address, 6, 443)), "2001:db8::1 tcp/443");
     }

@@ -46,16 +46,11 @@ impl Tables {
     /// Widens before it narrows what the host keeps: with `all` switched on, the host's addresses must be
     /// known first; switched off, they may go last.
     pub(super) fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
-        let host_addresses: HashSet<_> = steering
-            .host_addresses
-            .iter()
-            .map(|&address| address_key(address))
-            .collect();
+        let host_addresses: HashSet<_> =
+            steering.host_addresses.iter().map(|&address| address_key(address)).collect();
         self.services.insert_missing(&steering.services)?;
         self.host_addresses.insert_missing(&host_addresses)?;
-        let settings = Settings {
-            steer_all: u32::from(steering.all),
-        };
+        let settings = Settings { steer_all: u32::from(steering.all) };
         self.settings
             .set(0, settings, 0)
             .map_err(|source| XdpError::map("SETTINGS", "element 0".to_owned(), source))?;
@@ -76,11 +71,7 @@ struct Table<K, V> {
 impl<K: Pod + Eq + Hash, V: Pod + Default> Table<K, V> {
     fn insert_missing(&mut self, wanted: &HashSet<K>) -> Result<(), XdpError> {
         if wanted.len() > self.capacity as usize {
-            return Err(XdpError::MapFull {
-                map: self.name,
-                wanted: wanted.len(),
-                capacity: self.capacity,
-            });
+            return Err(XdpError::MapFull { map: self.name, wanted: wanted.len(), capacity: self.capacity });
         }
         // Old and new entries are in the map at once, if they fit; if not, what is not wanted any more makes
         // room.

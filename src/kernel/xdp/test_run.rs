@@ -60,30 +60,17 @@ impl XdpProgram {
     /// As [`test_run`](Self::test_run), and [`XdpError::Load`].
     pub fn parse(&mut self, packet: &[u8]) -> Result<Headers, XdpError> {
         run(self.load_program(PARSE_PROGRAM)?, PARSE_PROGRAM, packet)?;
-        let parsed = self
-            .object
-            .map("PARSED")
-            .ok_or(XdpError::Object { name: "PARSED" })?;
-        let parsed: Array<&MapData, Headers> = parsed
-            .try_into()
-            .map_err(|source| XdpError::map("PARSED", "element 0".to_owned(), source))?;
-        parsed
-            .get(&0, 0)
-            .map_err(|source| XdpError::map("PARSED", "element 0".to_owned(), source))
+        let parsed = self.object.map("PARSED").ok_or(XdpError::Object { name: "PARSED" })?;
+        let parsed: Array<&MapData, Headers> =
+            parsed.try_into().map_err(|source| XdpError::map("PARSED", "element 0".to_owned(), source))?;
+        parsed.get(&0, 0).map_err(|source| XdpError::map("PARSED", "element 0".to_owned(), source))
     }
 }
 
 fn run(program: &aya::programs::Xdp, name: &'static str, packet: &[u8]) -> Result<XdpAction, XdpError> {
-    let options = TestRunOptions {
-        data_in: Some(packet),
-        ..TestRunOptions::default()
-    };
+    let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::default() };
     match program.test_run(options) {
         Ok(result) => Ok(result.return_value.into()),
-        Err(source) => Err(XdpError::TestRun {
-            program: name,
-            packet_bytes: packet.len(),
-            source,
-        }),
+        Err(source) => Err(XdpError::TestRun { program: name, packet_bytes: packet.len(), source }),
     }
 }

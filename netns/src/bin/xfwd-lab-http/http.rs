@@ -49,11 +49,7 @@ impl Serve {
 
 fn answer(request: Request, body: &[u8]) {
     let known = request.url() == "/" && matches!(request.method(), Method::Get | Method::Head);
-    let (status, body) = if known {
-        (200, body)
-    } else {
-        (404, &b"not found\n"[..])
-    };
+    let (status, body) = if known { (200, body) } else { (404, &b"not found\n"[..]) };
     let response = Response::new(StatusCode(status), Vec::new(), body, Some(body.len()), None);
     // Fails when the client is gone, which is its own business.
     let _ = request.respond(response);
@@ -85,10 +81,7 @@ impl Fetch {
             .header("connection", "close")
             .call()
             .map_err(|error| reason(&error))?;
-        let body = response
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| reason(&error))?;
+        let body = response.body_mut().read_to_string().map_err(|error| reason(&error))?;
         Ok(body.lines().next().unwrap_or_default().to_owned())
     }
 }

@@ -23,11 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use report::Report;
 
 #[derive(Parser)]
-#[command(
-    name = "xfwd-lab-http",
-    version,
-    about = "HTTP and UDP servers and clients for the xfwd lab"
-)]
+#[command(name = "xfwd-lab-http", version, about = "HTTP and UDP servers and clients for the xfwd lab")]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -98,21 +94,14 @@ impl Client {
                         let begun = Instant::now();
                         let answer = request(number, timeout);
                         let took = begun.elapsed();
-                        report
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .add(answer, took);
+                        report.lock().unwrap_or_else(PoisonError::into_inner).add(answer, took);
                     }
                 });
             }
         });
         let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.print(start.elapsed(), self.json);
-        Ok(if report.has_failures() {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 

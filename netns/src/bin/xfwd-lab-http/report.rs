@@ -20,12 +20,7 @@ impl Report {
     pub fn new() -> Result<Self> {
         // Three digits, from 1 µs to a minute; what takes longer is shown as a minute.
         let latency_us = Histogram::new_with_max(60_000_000, 3)?;
-        Ok(Self {
-            succeeded: 0,
-            backends: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            latency_us,
-        })
+        Ok(Self { succeeded: 0, backends: BTreeMap::new(), failures: BTreeMap::new(), latency_us })
     }
 
     /// Adds one request: the first line of its answer, or why there was none.
@@ -34,8 +29,7 @@ impl Report {
             Ok(name) => {
                 self.succeeded += 1;
                 *self.backends.entry(name).or_default() += 1;
-                self.latency_us
-                    .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                self.latency_us.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             }
             Err(reason) => *self.failures.entry(reason).or_default() += 1,
         }
@@ -53,10 +47,8 @@ impl Report {
             PERCENTILES.map(|percentile| (percentile, self.latency_us.value_at_percentile(percentile)));
         let slowest = self.latency_us.max();
         if as_json {
-            let mut latency: serde_json::Map<_, _> = latency
-                .iter()
-                .map(|(percentile, us)| (format!("p{percentile}"), json!(us)))
-                .collect();
+            let mut latency: serde_json::Map<_, _> =
+                latency.iter().map(|(percentile, us)| (format!("p{percentile}"), json!(us))).collect();
             latency.insert("max".to_owned(), json!(slowest));
             let report = json!({
                 "succeeded": self.succeeded,
@@ -70,10 +62,7 @@ impl Report {
             println!("{report}");
             return;
         }
-        println!(
-            "{} succeeded, {failed} failed in {seconds:.2} s ({per_second:.0}/s)",
-            self.succeeded
-        );
+        println!("{} succeeded, {failed} failed in {seconds:.2} s ({per_second:.0}/s)", self.succeeded);
         for (name, count) in &self.backends {
             let share = *count as f64 * 100.0 / self.succeeded as f64;
             println!("  {name:<24} {count:>8}  {share:5.1}%");
@@ -82,10 +71,8 @@ impl Report {
             println!("  failed: {reason:<16} {count:>8}");
         }
         if self.succeeded > 0 {
-            let shown: Vec<String> = latency
-                .iter()
-                .map(|(percentile, us)| format!("p{percentile} {us} µs"))
-                .collect();
+            let shown: Vec<String> =
+                latency.iter().map(|(percentile, us)| format!("p{percentile} {us} µs")).collect();
             println!("latency: {}, max {slowest} µs", shown.join(", "));
         }
     }

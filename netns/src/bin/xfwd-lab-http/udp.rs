@@ -62,8 +62,7 @@ pub struct Fetch {
 
 impl Fetch {
     pub fn run(&self) -> Result<ExitCode> {
-        self.client
-            .run(|number, timeout| self.ask(number, timeout).map_err(|error| reason(&error)))
+        self.client.run(|number, timeout| self.ask(number, timeout).map_err(|error| reason(&error)))
     }
 
     fn ask(&self, number: u64, timeout: Duration) -> io::Result<String> {
