@@ -9,7 +9,9 @@ use xfwd_ebpf_types::MAX_QUEUES;
 
 /// The largest MTU with which a packet fits the one page that drivers give it in native mode: 4,096 bytes
 /// less 256 of headroom, 320 for `skb_shared_info`, 14 of Ethernet header and 8 of VLAN tags.
-pub(super) const MTU_OF_ONE_PAGE: u32 = 3_498;
+const MTU_OF_ONE_PAGE: u32 = 3_498;
+/// The MTU that every driver with native XDP takes.
+pub(super) const USUAL_MTU: u32 = 1_500;
 
 /// Why the XDP program could not be loaded, attached or changed.
 #[derive(Debug, Error)]
@@ -114,10 +116,11 @@ pub enum XdpError {
         source: io::Error,
     },
 
-    /// EINVAL or ERANGE in native mode with an MTU that needs more than a page for a packet.
+    /// EINVAL or ERANGE in native mode with an MTU above the usual.
     #[error(
-        "the driver of {interface} refuses the XDP program, most likely since its MTU of {mtu} is too large; most drivers take up \
-         to {MTU_OF_ONE_PAGE} (`ip link set dev {interface} mtu {MTU_OF_ONE_PAGE}`), mode = \"generic\" takes any, slower"
+        "the driver of {interface} refuses the XDP program, most likely since its MTU of {mtu} is too large: \
+         `ip link set dev {interface} mtu {USUAL_MTU}`, or, with most drivers, up to {MTU_OF_ONE_PAGE}; mode = \"generic\" takes any, \
+         slower"
     )]
     MtuTooLarge {
         /// The interface.
