@@ -43,9 +43,10 @@ impl Initramfs {
     }
 
     /// Puts a program of this machine into `/bin`, and the libraries it is linked with to where it looks for them.
-    pub(super) fn program(&mut self, program: &Path) -> io::Result<()> {
+    /// `scratch` is a directory to work in.
+    pub(super) fn program(&mut self, program: &Path, scratch: &Path) -> io::Result<()> {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
-        self.executable(&format!("/bin/{name}"), &without_debug_info(program)?);
+        self.executable(&format!("/bin/{name}"), &without_debug_info(program, &scratch.join(&*name))?);
         for library in libraries(program)? {
             let content = fs::read(&library)?;
             self.entry(&library, EXECUTABLE, &content);
@@ -99,15 +100,12 @@ impl Initramfs {
 }
 
 /// A debug build is mostly debug information, and every byte of it would be memory of the machine.
-fn without_debug_info(program: &Path) -> io::Result<Vec<u8>> {
-    let stripped = std::env::temp_dir().join(format!("xfwd-vm-{}-stripped", std::process::id()));
-    let done = Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program).status();
-    let content = match done {
-        Ok(status) if status.success() => fs::read(&stripped),
+fn without_debug_info(program: &Path, stripped: &Path) -> io::Result<Vec<u8>> {
+    let done = Command::new("strip").arg("--strip-debug").arg("-o").arg(stripped).arg(program).status();
+    match done {
+        Ok(status) if status.success() => fs::read(stripped),
         _ => fs::read(program),
-    };
-    let _ = fs::remove_file(&stripped);
-    content
+    }
 }
 
 /// The shared libraries of a program, loader included; none if it is static.

@@ -183,7 +183,7 @@ impl Machine {
     pub fn boot(namespace: &Namespace, tap: &str, images: &Images, parts: &Parts<'_>) -> Result<Self> {
         let directory = Scratch::new()?;
         let initramfs = directory.path("initramfs");
-        write(&initramfs, &file_system(images, parts)?)?;
+        write(&initramfs, &file_system(images, parts, &directory.0)?)?;
 
         namespace.ip(["tuntap", "add", "dev", tap, "mode", "tap", "multi_queue"])?;
         namespace.up(tap)?;
@@ -314,7 +314,7 @@ fn split(pending: &[u8]) -> Option<(&[u8], i32, &[u8])> {
     Some((&pending[..at], status, &pending[end + 1..]))
 }
 
-fn file_system(images: &Images, parts: &Parts<'_>) -> Result<Vec<u8>> {
+fn file_system(images: &Images, parts: &Parts<'_>, scratch: &Path) -> Result<Vec<u8>> {
     let mut archive = Initramfs::new();
     for directory in ["/proc", "/sys", "/dev", "/tmp", "/modules"] {
         archive.directory(directory);
@@ -331,7 +331,7 @@ fn file_system(images: &Images, parts: &Parts<'_>) -> Result<Vec<u8>> {
     }
     archive.file("/modules/order", (modules.join("\n") + "\n").as_bytes());
     for program in parts.programs {
-        archive.program(program).map_err(|source| Error::System {
+        archive.program(program, scratch).map_err(|source| Error::System {
             call: "read",
             subject: program.display().to_string(),
             source,
