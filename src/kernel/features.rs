@@ -2,7 +2,7 @@
 //!
 //! Where the kernel can be asked without a device and without side effects, it is asked, once a process; distributions
 //! bring features back to older kernels. Elsewhere its release number is the answer. What a driver can do is
-//! [`netdev`](super::netdev)'s to tell.
+//! [`netdev`]'s to tell.
 
 #![forbid(unsafe_code)]
 
