@@ -116,7 +116,11 @@ fn zero_copy(kernel: &str, card: Card) -> VmSubject {
     assert_eq!(run.modes(), ["zero-copy", "zero-copy"]);
     if card == Card::Igb {
         // It resets when the program is attached, and xfwd lives through it.
-        assert!(run.log.contains("eth0: carrier lost") && run.log.contains("eth0: carrier back"), "{}", run.log);
+        assert!(
+            run.log.contains("eth0: carrier lost") && run.log.contains("eth0: carrier back"),
+            "{}",
+            run.log
+        );
     }
     subject.outside().expect_host_answers();
     bounce_all(&mut subject, &CASES[0]);
