@@ -83,10 +83,15 @@ pub struct Headers {
     pub transport_offset: u16,
     /// Where the bytes behind the transport header start; 0 when there is no transport header.
     pub payload_offset: u16,
-    /// TCP or UDP source port, else 0.
+    /// TCP, UDP or SCTP source port, else 0.
     pub src_port: u16,
-    /// TCP or UDP destination port, else 0.
+    /// TCP, UDP or SCTP destination port, else 0.
     pub dst_port: u16,
+    /// 1 when the IP header has options: an IPv4 header longer than 20 bytes, or an IPv6 hop-by-hop options,
+    /// destination options or routing header; else 0.
+    pub ip_options: u8,
+    /// Always 0: the struct has no padding.
+    pub zero: [u8; 3],
     /// One past the last byte of the IP packet, by its own length field; 0 when not IP or malformed before.
     pub end: u32,
 }

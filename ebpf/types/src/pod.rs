@@ -62,5 +62,7 @@ pod!(Headers {
     payload_offset,
     src_port,
     dst_port,
+    ip_options,
+    zero,
     end,
 });
