@@ -14,7 +14,11 @@ const RING: u32 = 2_048;
 const BATCH: usize = 64;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let interface = std::env::args().nth(1).ok_or("usage: bare_xsk_bounce IF")?;
+    bounce(&std::env::args().nth(1).ok_or("usage: bare_xsk_bounce IF")?)
+}
+
+/// Bounces every packet of queue 0 until an error.
+pub fn bounce(interface: &str) -> Result<(), Box<dyn std::error::Error>> {
     let ring = QueueSize::new(RING)?;
     let umem_config =
         UmemConfig::builder().fill_queue_size(QueueSize::new(2 * RING)?).comp_queue_size(ring).build()?;

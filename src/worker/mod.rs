@@ -4,9 +4,10 @@
 //! allocated. One turn of the loop:
 //!
 //! ```text
+//! stages' housekeeping
 //! for every port:  complete ▸ receive ▸ pipeline ▸ verdicts ▸ refill
 //! for every port:  transmit
-//! stages' housekeeping, then idle if nothing happened
+//! idle, if nothing happened
 //! ```
 
 #![forbid(unsafe_code)]

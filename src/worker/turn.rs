@@ -98,6 +98,8 @@ impl<P: Port, S: Stage> Worker<P, S> {
     ///
     /// [`PortError`] when a port has come to its end.
     pub fn turn(&mut self) -> Result<usize, PortError> {
+        // First of all, so that what was told while the worker slept holds for the packets that woke it.
+        self.stage.housekeeping();
         let mut moved = 0;
         for index in 0..self.ports.len() {
             moved += self.ports[index].complete(&mut self.pool);
@@ -113,7 +115,6 @@ impl<P: Port, S: Stage> Worker<P, S> {
                 port.transmit(backlog)?;
             }
         }
-        self.stage.housekeeping();
         self.turns = self.turns.wrapping_add(1);
         if self.turns.is_multiple_of(TURNS_PER_PUBLICATION) {
             self.publish();
@@ -298,5 +299,37 @@ mod tests {
         worker.run(&AtomicBool::new(true)).unwrap();
         assert_eq!(worker.ports_mut()[0].take_sent().len(), 60);
         worker.check_frames().unwrap();
+    }
+
+    /// Bounces everything once it has been told to, drops everything before.
+    struct Told {
+        told: Arc<AtomicBool>,
+        bounces: bool,
+    }
+
+    impl Stage for Told {
+        fn name(&self) -> &str {
+            "told"
+        }
+        fn process(&mut self, batch: &mut Batch<'_>) {
+            let verdict = if self.bounces { Verdict::Bounce } else { Verdict::Drop(DropReason::NoNeighbour) };
+            batch.each_undecided(|_| verdict);
+        }
+        fn housekeeping(&mut self) {
+            self.bounces = self.told.load(Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_a_stage_is_told_before_a_packet_arrives_holds_for_that_packet() {
+        let told = Arc::new(AtomicBool::new(false));
+        let stage = Told { told: Arc::clone(&told), bounces: false };
+        let pool = MemoryPort::frames(64, 2048);
+        let mut worker = Worker::new(vec![MemoryPort::new(16)], pool, stage, Idle::Poll, Arc::default());
+        worker.turn().unwrap();
+        told.store(true, Relaxed);
+        worker.ports_mut()[0].inject(&[0; 60]);
+        worker.turn().unwrap();
+        assert_eq!(worker.counters.snapshot().bounced, 1);
     }
 }

@@ -12,6 +12,7 @@ mod headers;
 #[cfg(feature = "aya")]
 mod pod;
 mod steering;
+pub mod trafficgen;
 
 pub use counters::{Cause, CauseClass};
 pub use headers::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};

@@ -43,7 +43,8 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The kernel lets only programs with a licence compatible with the GPL call some of its functions.
+/// The kernel keeps some of its functions for programs whose licence is compatible with the GPL, which MIT
+/// is; this is how it knows the pair.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

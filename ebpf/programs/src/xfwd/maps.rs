@@ -7,9 +7,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, XskMap},
     macros::btf_map,
 };
-use xfwd_ebpf_types::{
-    Cause, Headers, MAX_HOST_ADDRESSES, MAX_QUEUES, MAX_SERVICES, ServiceKey, Settings,
-};
+use xfwd_ebpf_types::{Cause, Headers, MAX_HOST_ADDRESSES, MAX_QUEUES, MAX_SERVICES, ServiceKey, Settings};
 
 /// Kernel memory is taken for each entry when it is inserted: the tables are sized for the largest
 /// configuration, which few have, and nothing is inserted while packets are handled.
@@ -29,7 +27,8 @@ pub static SERVICES: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }, NO_PREA
 
 /// Addresses that stay with the host when everything else is steered; the value is not looked at.
 #[btf_map]
-pub static HOST_ADDRESSES: HashMap<[u8; 16], u8, { MAX_HOST_ADDRESSES as usize }, NO_PREALLOC> = HashMap::new();
+pub static HOST_ADDRESSES: HashMap<[u8; 16], u8, { MAX_HOST_ADDRESSES as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// Packets by cause, see [`Cause`].
 #[btf_map]

@@ -95,9 +95,7 @@ fn is_whole_tcp_or_udp(headers: &Headers) -> bool {
 /// range.
 #[inline(always)]
 fn is_neighbour_discovery(headers: &Headers) -> bool {
-    headers.ip_version == 6
-        && headers.protocol == ICMPV6
-        && (ND_FIRST..=ND_LAST).contains(&headers.icmp_type)
+    headers.ip_version == 6 && headers.protocol == ICMPV6 && (ND_FIRST..=ND_LAST).contains(&headers.icmp_type)
 }
 
 /// Destination address, protocol and port of an IP packet.

@@ -1,0 +1,39 @@
+//! A traffic generator, and a counter for what arrives.
+//!
+//! The generator makes packets inside the kernel: it runs an XDP program on live frames (`BPF_PROG_RUN` with
+//! `BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18) that writes the headers of the next packet and redirects the frame to an
+//! interface. On a veth this makes millions of packets per second from one core, to the exact count.
+//!
+//! The other end of a veth must have NAPI: an XDP program (such as a [`Counter`]'s), or GRO. All packets of one core
+//! arrive on one queue of it, `core % queues`.
+//!
+//! Both act on an interface of the calling thread's network namespace: use them inside [`Namespace::run`].
+//!
+//! ```no_run
+//! use xfwd_netns::topology::{self, INTERFACE};
+//! use xfwd_netns::trafficgen::{Amount, Class, Counter, CounterOptions, Generator, Traffic};
+//!
+//! let pair = topology::pair(1)?;
+//! let counter = pair.subject.run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
+//! let traffic = Traffic {
+//!     destination_mac: pair.subject.mac(INTERFACE)?,
+//!     flows: 1_000,
+//!     ..Traffic::udp(topology::host_v4(1).into(), topology::host_v4(2).into(), 9)
+//! };
+//! let sent = pair.generator.run(|| Generator::new(INTERFACE, &traffic)?.run(Amount::Packets(1_000_000)))?;
+//! assert_eq!(counter.read()?.class(Class::Ipv4Udp).ours, sent.packets);
+//! # Ok::<(), xfwd_netns::Error>(())
+//! ```
+//!
+//! [`Namespace::run`]: crate::Namespace::run
+
+mod counter;
+mod generator;
+mod object;
+mod traffic;
+
+pub use counter::{Counter, CounterOptions, Counts};
+pub(crate) use generator::probe;
+pub use generator::{Amount, Generator, Sent};
+pub use traffic::{MAX_FRAME_LENGTH, Protocol, SpecError, Traffic};
+pub use xfwd_ebpf_types::trafficgen::{Class, ClassCounters, CounterVerdict, MARKER};
