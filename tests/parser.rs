@@ -59,9 +59,8 @@ fn ethernet(ethertype: u16, rest: &[&[u8]]) -> Vec<u8> {
 fn ipv4(fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = (20 + payload.len() as u16).to_be_bytes();
     let [high, low] = fragment.to_be_bytes();
-    let header = [
-        0x45, 0, length[0], length[1], 0, 1, high, low, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-    ];
+    let header =
+        [0x45, 0, length[0], length[1], 0, 1, high, low, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     ethernet(0x0800, &[&header, payload])
 }
 
@@ -69,15 +68,7 @@ fn ipv4(fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
 fn ipv6(next: u8, payload: &[&[u8]]) -> Vec<u8> {
     let payload = payload.concat();
     let [high, low] = (payload.len() as u16).to_be_bytes();
-    ethernet(
-        0x86dd,
-        &[
-            &[0x60, 0, 0, 0, high, low, next, 64],
-            &V6_CLIENT,
-            &V6_VIP,
-            &payload,
-        ],
-    )
+    ethernet(0x86dd, &[&[0x60, 0, 0, 0, high, low, next, 64], &V6_CLIENT, &V6_VIP, &payload])
 }
 
 const UDP: [u8; 8] = [0x9c, 0x40, 0, 80, 0, 8, 0, 0];
@@ -153,10 +144,7 @@ fn a_third_tag_is_not_looked_into() {
     let tags = [&[0, 1, 0x81, 0][..], &[0, 2, 0x88, 0xa8], &[0, 3, 8, 0]];
     let headers = parsed(&ethernet(0x8100, &tags));
     assert_eq!(headers.outcome(), Outcome::NotIp);
-    assert_eq!(
-        (headers.vlan_count, headers.vlan_tci, headers.ethertype),
-        (2, [1, 2], 0x88a8)
-    );
+    assert_eq!((headers.vlan_count, headers.vlan_tci, headers.ethertype), (2, [1, 2], 0x88a8));
     assert_eq!(headers.network_offset, 22);
 }
 
@@ -181,34 +169,13 @@ fn broken_ipv4_headers() {
         packet[14 + at] = value;
         parsed(&packet)
     };
-    assert_eq!(
-        (with(0, 0x65).outcome(), with(0, 0x65).ip_version),
-        (Outcome::Ipv4Version, 0)
-    );
-    assert_eq!(
-        (with(0, 0x44).outcome(), with(0, 0x44).ip_version),
-        (Outcome::Ipv4HeaderLength, 4)
-    );
-    assert_eq!(
-        with(0, 0x4f).outcome(),
-        Outcome::TruncatedIpv4,
-        "options behind the end of the packet"
-    );
-    assert_eq!(
-        with(3, 19).outcome(),
-        Outcome::Ipv4TotalLength,
-        "shorter than its header"
-    );
-    assert_eq!(
-        with(3, 29).outcome(),
-        Outcome::Ipv4TotalLength,
-        "longer than what was received"
-    );
+    assert_eq!((with(0, 0x65).outcome(), with(0, 0x65).ip_version), (Outcome::Ipv4Version, 0));
+    assert_eq!((with(0, 0x44).outcome(), with(0, 0x44).ip_version), (Outcome::Ipv4HeaderLength, 4));
+    assert_eq!(with(0, 0x4f).outcome(), Outcome::TruncatedIpv4, "options behind the end of the packet");
+    assert_eq!(with(3, 19).outcome(), Outcome::Ipv4TotalLength, "shorter than its header");
+    assert_eq!(with(3, 29).outcome(), Outcome::Ipv4TotalLength, "longer than what was received");
     assert_eq!(with(3, 29).end, 0);
-    assert_eq!(
-        (with(3, 27).outcome(), with(3, 27).end),
-        (Outcome::TruncatedUdp, 41)
-    );
+    assert_eq!((with(3, 27).outcome(), with(3, 27).end), (Outcome::TruncatedUdp, 41));
 }
 
 #[test]
@@ -220,19 +187,9 @@ fn broken_ipv6_headers() {
         packet[14 + at] = value;
         parsed(&packet)
     };
-    assert_eq!(
-        (with(0, 0x40).outcome(), with(0, 0x40).ip_version),
-        (Outcome::Ipv6Version, 0)
-    );
-    assert_eq!(
-        (with(5, 9).outcome(), with(5, 9).ip_version),
-        (Outcome::Ipv6PayloadLength, 6)
-    );
-    assert_eq!(
-        (with(5, 0).outcome(), with(5, 0).end),
-        (Outcome::TruncatedUdp, 54),
-        "no jumbograms"
-    );
+    assert_eq!((with(0, 0x40).outcome(), with(0, 0x40).ip_version), (Outcome::Ipv6Version, 0));
+    assert_eq!((with(5, 9).outcome(), with(5, 9).ip_version), (Outcome::Ipv6PayloadLength, 6));
+    assert_eq!((with(5, 0).outcome(), with(5, 0).end), (Outcome::TruncatedUdp, 54), "no jumbograms");
 }
 
 #[test]
@@ -241,49 +198,78 @@ fn broken_transport_headers() {
     tcp[34 + 12] = 0x40;
     let headers = parsed(&tcp);
     assert_eq!(headers.outcome(), Outcome::TcpDataOffset);
-    assert_eq!(
-        (headers.src_port, headers.dst_port, headers.payload_offset),
-        (40_000, 80, 0)
-    );
+    assert_eq!((headers.src_port, headers.dst_port, headers.payload_offset), (40_000, 80, 0));
     tcp[34 + 12] = 0xf0;
     assert_eq!(outcome(&tcp), Outcome::TruncatedTcp);
 
-    assert_eq!(
-        outcome(&ipv4(0, 17, &[0, 1, 0, 2, 0, 7, 0, 0])),
-        Outcome::UdpLength
-    );
-    assert_eq!(
-        outcome(&ipv4(0, 17, &[0, 1, 0, 2, 0, 9, 0, 0])),
-        Outcome::UdpLength
-    );
+    assert_eq!(outcome(&ipv4(0, 17, &[0, 1, 0, 2, 0, 7, 0, 0])), Outcome::UdpLength);
+    assert_eq!(outcome(&ipv4(0, 17, &[0, 1, 0, 2, 0, 9, 0, 0])), Outcome::UdpLength);
     assert_eq!(
         outcome(&ipv4(0, 17, &[0, 1, 0, 2, 0, 8, 0, 0, 1])),
         Outcome::Ip,
         "shorter than the IP payload"
     );
-    assert_eq!(
-        outcome(&ipv4(0, 1, &[8, 0, 0, 0, 0, 0, 0])),
-        Outcome::TruncatedIcmp
-    );
+    assert_eq!(outcome(&ipv4(0, 1, &[8, 0, 0, 0, 0, 0, 0])), Outcome::TruncatedIcmp);
     assert_eq!(outcome(&ipv4(0, 6, &[0; 19])), Outcome::TruncatedTcp);
 }
 
 #[test]
+fn sctp_has_ports_and_a_header_of_12_bytes() {
+    let sctp = [0x9c, 0x40, 0x0b, 0x59, 0, 0, 0, 1, 0, 0, 0, 0, 0xff];
+    for (packet, transport) in [(ipv4(0, 132, &sctp), 34), (ipv6(132, &[&sctp]), 54)] {
+        let headers = parsed(&packet);
+        assert_eq!((headers.outcome(), headers.src_port, headers.dst_port), (Outcome::Ip, 40_000, 2905));
+        assert_eq!((headers.transport_offset, headers.payload_offset), (transport, transport + 12));
+    }
+    assert_eq!(outcome(&ipv4(0, 132, &sctp[..11])), Outcome::TruncatedSctp);
+    assert_eq!(outcome(&ipv6(132, &[&sctp[..11]])), Outcome::TruncatedSctp);
+    assert_eq!(parsed(&ipv4(1, 132, &sctp)).dst_port, 0, "a later fragment has no ports");
+}
+
+/// The inner packet is not looked at, not even for whether it is there.
+#[test]
+fn parsing_stops_at_a_tunnel() {
+    let inner = &tcp4()[14..];
+    let gre = [&[0, 0, 8, 0], inner].concat();
+    for (protocol, content) in
+        [(4, inner), (4, &inner[..3]), (41, &udp6()[14..]), (47, &gre), (47, &[]), (50, inner)]
+    {
+        for packet in [ipv4(0, protocol, content), ipv6(protocol, &[content])] {
+            let headers = parsed(&packet);
+            assert_eq!((headers.outcome(), headers.protocol), (Outcome::Ip, protocol));
+            assert_eq!((headers.transport_offset, headers.payload_offset, headers.dst_port), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn ip_options_of_both_versions() {
+    assert_eq!(parsed(&tcp4()).ip_options, 0);
+    let with_options = |options: usize| {
+        let mut packet = ipv4(0, 17, &[&vec![1; options][..], &UDP].concat());
+        packet[14] = 0x45 + (options / 4) as u8;
+        parsed(&packet)
+    };
+    assert_eq!((with_options(0).ip_options, with_options(4).ip_options), (0, 1));
+    assert_eq!((with_options(40).ip_options, with_options(40).dst_port), (1, 80));
+
+    let chain = |kind: u8, header: &[u8]| parsed(&ipv6(kind, &[header, &UDP]));
+    let plain = [17, 0, 1, 4, 0, 0, 0, 0];
+    for kind in [0, 43, 60] {
+        assert_eq!((chain(kind, &plain).outcome(), chain(kind, &plain).ip_options), (Outcome::Ip, 1));
+    }
+    assert_eq!(chain(44, &[17, 0, 0, 0, 0, 0, 0, 1]).ip_options, 0, "a fragment header carries none");
+    assert_eq!(chain(51, &[17, 0, 0, 0, 0, 0, 0, 1]).ip_options, 0, "nor does an authentication header");
+    let cut = chain(0, &[60, 0, 1, 4, 0, 0, 0, 0, 17, 9]);
+    assert_eq!((cut.outcome(), cut.ip_options), (Outcome::TruncatedExtension, 1), "what was found stays");
+}
+
+#[test]
 fn icmp_belongs_to_its_ip_version() {
-    for packet in [
-        ipv4(0, 58, &[128, 0, 0, 0, 0, 0, 0, 0]),
-        ipv6(1, &[&[8, 0, 0, 0, 0, 0, 0, 0]]),
-    ] {
+    for packet in [ipv4(0, 58, &[128, 0, 0, 0, 0, 0, 0, 0]), ipv6(1, &[&[8, 0, 0, 0, 0, 0, 0, 0]])] {
         let headers = parsed(&packet);
         assert_eq!(headers.outcome(), Outcome::Ip);
-        assert_eq!(
-            (
-                headers.transport_offset,
-                headers.payload_offset,
-                headers.icmp_type
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((headers.transport_offset, headers.payload_offset, headers.icmp_type), (0, 0, 0));
     }
     assert_eq!(parsed(&ipv6(58, &[&[135, 0, 0, 0, 0, 0, 0, 0]])).icmp_type, 135);
 }
@@ -292,21 +278,11 @@ fn icmp_belongs_to_its_ip_version() {
 fn ipv4_fragments() {
     // The UDP length is that of the whole datagram.
     let first = parsed(&ipv4(0x2000, 17, &[0x9c, 0x40, 0, 80, 5, 0, 0, 0]));
-    assert_eq!(
-        (first.outcome(), first.fragment(), first.dst_port),
-        (Outcome::Ip, Fragment::First, 80)
-    );
+    assert_eq!((first.outcome(), first.fragment(), first.dst_port), (Outcome::Ip, Fragment::First, 80));
     let later = parsed(&ipv4(0x0001, 17, &UDP));
-    assert_eq!(
-        (later.outcome(), later.fragment(), later.protocol),
-        (Outcome::Ip, Fragment::Later, 17)
-    );
+    assert_eq!((later.outcome(), later.fragment(), later.protocol), (Outcome::Ip, Fragment::Later, 17));
     assert_eq!((later.transport_offset, later.dst_port), (0, 0));
-    assert_eq!(
-        parsed(&ipv4(0x4000, 17, &UDP)).fragment(),
-        Fragment::No,
-        "don't fragment is no fragment"
-    );
+    assert_eq!(parsed(&ipv4(0x4000, 17, &UDP)).fragment(), Fragment::No, "don't fragment is no fragment");
     assert_eq!(outcome(&ipv4(0x2000, 17, &[0; 8])), Outcome::UdpLength);
 }
 
@@ -317,23 +293,13 @@ fn ipv6_fragments() {
         parsed(&ipv6(44, &[&[next, 0, high, low, 0, 0, 0, 1], payload]))
     };
     let first = fragment(17, 0x0001, &[0x9c, 0x40, 0, 80, 5, 0, 0, 0]);
-    assert_eq!(
-        (first.outcome(), first.fragment(), first.dst_port),
-        (Outcome::Ip, Fragment::First, 80)
-    );
+    assert_eq!((first.outcome(), first.fragment(), first.dst_port), (Outcome::Ip, Fragment::First, 80));
     assert_eq!(first.transport_offset, 62);
     let later = fragment(17, 0x0009, &UDP);
-    assert_eq!(
-        (later.outcome(), later.fragment(), later.protocol),
-        (Outcome::Ip, Fragment::Later, 17)
-    );
+    assert_eq!((later.outcome(), later.fragment(), later.protocol), (Outcome::Ip, Fragment::Later, 17));
     assert_eq!((later.transport_offset, later.dst_port), (0, 0));
     let later = fragment(60, 0x0008, &[17]);
-    assert_eq!(
-        (later.outcome(), later.protocol),
-        (Outcome::Ip, 60),
-        "what follows is not looked into"
-    );
+    assert_eq!((later.outcome(), later.protocol), (Outcome::Ip, 60), "what follows is not looked into");
     let atomic = fragment(17, 0, &UDP);
     assert_eq!((atomic.fragment(), atomic.dst_port), (Fragment::No, 80));
 }
@@ -342,18 +308,10 @@ fn ipv6_fragments() {
 fn ipv6_extension_chains() {
     let options = [60, 0, 1, 4, 0, 0, 0, 0];
     let routing = [51, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let authentication = [
-        17, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ];
+    let authentication = [17, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let to_routing = [43, 0, 1, 4, 0, 0, 0, 0];
-    let headers = parsed(&ipv6(
-        0,
-        &[&options, &to_routing, &routing, &authentication, &UDP],
-    ));
-    assert_eq!(
-        (headers.outcome(), headers.protocol, headers.dst_port),
-        (Outcome::Ip, 17, 80)
-    );
+    let headers = parsed(&ipv6(0, &[&options, &to_routing, &routing, &authentication, &UDP]));
+    assert_eq!((headers.outcome(), headers.protocol, headers.dst_port), (Outcome::Ip, 17, 80));
     assert_eq!(headers.transport_offset, 54 + 8 + 8 + 16 + 24);
 
     let chain = |count: usize, last: u8| {
@@ -362,24 +320,11 @@ fn ipv6_extension_chains() {
         parsed(&ipv6(60, &[&chain, &UDP]))
     };
     assert_eq!((chain(8, 17).outcome(), chain(8, 17).dst_port), (Outcome::Ip, 80));
-    assert_eq!(
-        (chain(9, 17).outcome(), chain(9, 17).protocol),
-        (Outcome::TooManyExtensions, 0)
-    );
-    assert_eq!(
-        (chain(8, 59).outcome(), chain(8, 59).protocol),
-        (Outcome::Ip, 59),
-        "no next header"
-    );
+    assert_eq!((chain(9, 17).outcome(), chain(9, 17).protocol), (Outcome::TooManyExtensions, 0));
+    assert_eq!((chain(8, 59).outcome(), chain(8, 59).protocol), (Outcome::Ip, 59), "no next header");
 
-    assert_eq!(
-        outcome(&ipv6(0, &[&[17, 0, 0, 0, 0, 0, 0]])),
-        Outcome::TruncatedExtension
-    );
-    assert_eq!(
-        outcome(&ipv6(0, &[&[17, 1, 0, 0, 0, 0, 0, 0], &UDP[..7]])),
-        Outcome::TruncatedExtension
-    );
+    assert_eq!(outcome(&ipv6(0, &[&[17, 0, 0, 0, 0, 0, 0]])), Outcome::TruncatedExtension);
+    assert_eq!(outcome(&ipv6(0, &[&[17, 1, 0, 0, 0, 0, 0, 0], &UDP[..7]])), Outcome::TruncatedExtension);
 }
 
 /// A packet that was cut off is never taken for a whole one, and its outcome names the header it was cut in.
@@ -407,11 +352,7 @@ fn every_truncation_is_noticed() {
             if length >= usize::from(whole.payload_offset) {
                 assert_eq!(first_frame, whole);
             } else {
-                assert!(
-                    first_frame.outcome().is_malformed(),
-                    "{length} of {} bytes",
-                    packet.len()
-                );
+                assert!(first_frame.outcome().is_malformed(), "{length} of {} bytes", packet.len());
             }
         }
     }
@@ -425,11 +366,7 @@ fn a_packet_length_below_the_slice_is_ignored() {
 /// What etherparse finds, in the form of ours; `None` where its rules differ on purpose.
 fn reference(packet: &[u8]) -> Option<Headers> {
     let sliced = SlicedPacket::from_ethernet(packet).ok()?;
-    let mut expected = Headers {
-        network_offset: 14,
-        outcome: Outcome::NotIp as u8,
-        ..Headers::default()
-    };
+    let mut expected = Headers { network_offset: 14, outcome: Outcome::NotIp as u8, ..Headers::default() };
     expected.ethertype = u16::from_be_bytes([packet[12], packet[13]]);
     for extension in &sliced.link_exts {
         let LinkExtSlice::Vlan(vlan) = extension else {
@@ -451,16 +388,14 @@ fn reference(packet: &[u8]) -> Option<Headers> {
         Some(NetSlice::Ipv4(ip)) => {
             expected.ip_version = 4;
             let header = ip.header();
+            expected.ip_options = u8::from(!header.options().is_empty());
             expected.fragment = match (header.fragments_offset().value(), header.more_fragments()) {
                 (0, false) => Fragment::No,
                 (0, true) => Fragment::First,
                 _ => Fragment::Later,
             } as u8;
             // etherparse takes an authentication header in IPv4 for an extension, we take it for a protocol.
-            (
-                ip.extensions().auth.is_none().then(|| ip.payload())?,
-                ip.payload().fragmented,
-            )
+            (ip.extensions().auth.is_none().then(|| ip.payload())?, ip.payload().fragmented)
         }
         Some(NetSlice::Ipv6(ip)) => {
             expected.ip_version = 6;
@@ -470,8 +405,14 @@ fn reference(packet: &[u8]) -> Option<Headers> {
                 return None;
             }
             for extension in extensions {
-                let etherparse::Ipv6ExtensionSlice::Fragment(fragment) = extension else {
-                    continue;
+                use etherparse::Ipv6ExtensionSlice as Extension;
+                let fragment = match extension {
+                    Extension::Fragment(fragment) => fragment,
+                    Extension::Authentication(_) => continue,
+                    Extension::HopByHop(_) | Extension::Routing(_) | Extension::DestinationOptions(_) => {
+                        expected.ip_options = 1;
+                        continue;
+                    }
                 };
                 if fragment.fragment_offset().value() > 0 {
                     // It goes on behind the fragment header of a later fragment.
@@ -517,6 +458,14 @@ fn reference(packet: &[u8]) -> Option<Headers> {
             expected.transport_offset = offset_of(icmp.slice());
             expected.payload_offset = expected.transport_offset + 8;
         }
+        // It does not know SCTP.
+        None if expected.protocol == 132 && expected.fragment == Fragment::No as u8 => {
+            let header = payload.payload;
+            expected.transport_offset = offset_of(header);
+            expected.payload_offset = expected.transport_offset + 12;
+            expected.src_port = u16::from_be_bytes([header[0], header[1]]);
+            expected.dst_port = u16::from_be_bytes([header[2], header[3]]);
+        }
         _ => {}
     }
     Some(expected)
@@ -545,12 +494,7 @@ fn agrees_with_etherparse_on_well_formed_packets() {
                 ..headers
             };
         }
-        assert_eq!(
-            headers,
-            expected,
-            "seed {seed}: {:02x?}",
-            &packet[..packet.len().min(120)]
-        );
+        assert_eq!(headers, expected, "seed {seed}: {:02x?}", &packet[..packet.len().min(120)]);
         compared += 1;
         fragments += i32::from(headers.fragment != 0);
         transports += i32::from(headers.transport_offset != 0);
@@ -580,12 +524,8 @@ fn generated_packets_reach_every_outcome() {
 
 /// What holds for every packet, however broken.
 fn check_promises(packet: &[u8], headers: &Headers) {
-    let [network, transport, payload] = [
-        headers.network_offset,
-        headers.transport_offset,
-        headers.payload_offset,
-    ]
-    .map(usize::from);
+    let [network, transport, payload] =
+        [headers.network_offset, headers.transport_offset, headers.payload_offset].map(usize::from);
     assert!(network <= packet.len() && transport <= packet.len() && payload <= packet.len());
     assert!(headers.end as usize <= packet.len());
     if payload != 0 {
@@ -593,10 +533,7 @@ fn check_promises(packet: &[u8], headers: &Headers) {
     }
     let tuple = FiveTuple::of(packet, headers);
     assert_eq!(tuple.is_some(), headers.outcome() == Outcome::Ip);
-    assert_eq!(
-        tuple.map(|tuple| tuple.flow_hash()),
-        flow_hash_of(packet, headers)
-    );
+    assert_eq!(tuple.map(|tuple| tuple.flow_hash()), flow_hash_of(packet, headers));
 }
 
 proptest! {

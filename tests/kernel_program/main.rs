@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod agreement;
 mod attachment;
 mod packets;
 mod parser;

@@ -287,7 +287,7 @@ fn ipv6_extension_headers_up_to_eight() {
 fn no_next_header_and_unknown_protocols_have_no_transport() {
     needs_root!();
     let mut program = program();
-    for protocol in [59, 50, 132, 47, 41, 255] {
+    for protocol in [59, 50, 135, 47, 41, 255] {
         let found = program.parse(&frame6(&ipv6(VIP6, protocol, b""))).unwrap();
         assert_eq!(
             (found.outcome(), found.protocol, found.transport_offset, found.end),
@@ -435,7 +435,7 @@ fn ip_packet_that_ends_early() {
     needs_root!();
     let mut program = program();
     type Case = (u8, Vec<u8>, fn(usize) -> Outcome);
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
         (TCP, tcp(PORT, 12, b"data"), |length| {
             if length < 32 {
                 Outcome::TruncatedTcp
@@ -455,6 +455,7 @@ fn ip_packet_that_ends_early() {
                 Outcome::Ip
             }
         }),
+        (SCTP, vec![7; 13], |length| if length < 12 { Outcome::TruncatedSctp } else { Outcome::Ip }),
         (
             ROUTING,
             extension(UDP, 3, &udp(PORT, b"")),
@@ -483,7 +484,7 @@ fn ip_packet_that_ends_early() {
                 expected(length),
                 "IPv6, {protocol}, {length} bytes"
             );
-            if matches!(protocol, TCP | UDP) {
+            if matches!(protocol, TCP | UDP | SCTP) {
                 let frame = [frame4(&ipv4(VIP4, protocol, &segment[..length])), padding].concat();
                 assert_eq!(
                     outcome(&mut program, &frame),

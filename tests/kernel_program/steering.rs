@@ -165,7 +165,7 @@ fn service_packets_are_steered_and_all_others_pass() {
         ),
         (
             "unknown protocol to the VIP",
-            frame4(&ipv4(VIP4, 132, b"x")),
+            frame4(&ipv4(VIP4, 132, &[0; 12])),
             Cause::PassedNoService,
         ),
         ("ARP", ethernet(&[], ARP, &arp()), Cause::PassedArp),
@@ -237,7 +237,7 @@ fn everything_is_steered_but_what_the_host_needs() {
         ),
         (
             "unknown protocol",
-            frame4(&ipv4(OTHER4, 132, b"x")),
+            frame4(&ipv4(OTHER4, 132, &[0; 12])),
             Cause::SteeredAll,
         ),
         (

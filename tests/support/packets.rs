@@ -1,18 +1,13 @@
 //! Random but plausible packets, the same for the same seed on every machine: for tests that compare two
 //! parsers or throw odd input at a stage.
 //!
-//! VLAN tags, IPv4 options, IPv6 extension chains, fragments, TCP, UDP, ICMP and other protocols, Ethernet
+//! VLAN tags, IPv4 options, IPv6 extension chains, fragments, TCP, UDP, SCTP, ICMP and other protocols, Ethernet
 //! padding; then, in [`packet`], some are broken. Addresses and ports are often of a small set ([`IPV4`],
 //! [`IPV6`], [`PORTS`]), so that packets meet the services of a test. IPv4 header checksums are right,
 //! transport checksums are random.
 
 /// Addresses every second IPv4 packet is from or to.
-pub const IPV4: [[u8; 4]; 4] = [
-    [198, 18, 10, 1],
-    [198, 18, 10, 2],
-    [198, 18, 0, 11],
-    [10, 0, 0, 1],
-];
+pub const IPV4: [[u8; 4]; 4] = [[198, 18, 10, 1], [198, 18, 10, 2], [198, 18, 0, 11], [10, 0, 0, 1]];
 /// Addresses every second IPv6 packet is from or to.
 pub const IPV6: [[u8; 16]; 3] = [
     [0x20, 0x01, 0x0d, 0xb8, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
@@ -43,11 +38,7 @@ pub fn packet(seed: u64) -> Vec<u8> {
         }
     }
     if random.one_in(7) {
-        let keep = if random.one_in(4) {
-            packet.len()
-        } else {
-            packet.len().min(120)
-        };
+        let keep = if random.one_in(4) { packet.len() } else { packet.len().min(120) };
         packet.truncate(random.below(keep + 1));
     }
     packet
@@ -65,14 +56,7 @@ const AUTHENTICATION: u8 = 51;
 fn build(random: &mut Random, cut_payload: bool) -> Vec<u8> {
     let mut packet = Vec::new();
     for _ in 0..2 {
-        let mac = [
-            *random.of(&[0x02, 0x02, 0x02, 0x33, 0xff]),
-            0,
-            0,
-            0,
-            0,
-            random.byte() % 4,
-        ];
+        let mac = [*random.of(&[0x02, 0x02, 0x02, 0x33, 0xff]), 0, 0, 0, 0, random.byte() % 4];
         packet.extend(mac);
     }
     for _ in 0..*random.of(&[0, 0, 0, 0, 0, 1, 1, 2, 2, 3]) {
@@ -114,11 +98,7 @@ fn ipv4(random: &mut Random, cut_payload: bool) -> Vec<u8> {
         _ => (dont_fragment, false),
     };
     let protocol = protocol(random, 1);
-    let mut payload = if later {
-        filler(random)
-    } else {
-        transport(random, protocol, 1)
-    };
+    let mut payload = if later { filler(random) } else { transport(random, protocol, 1) };
     if cut_payload {
         payload.truncate(random.below(40));
     }
@@ -130,17 +110,10 @@ fn ipv4(random: &mut Random, cut_payload: bool) -> Vec<u8> {
     header.extend([*random.of(&[1, 64, 255]), protocol, 0, 0]);
     for _ in 0..2 {
         let any = random.u64().to_be_bytes();
-        header.extend(if random.one_in(2) {
-            *random.of(&IPV4)
-        } else {
-            [any[0], any[1], any[2], any[3]]
-        });
+        header.extend(if random.one_in(2) { *random.of(&IPV4) } else { [any[0], any[1], any[2], any[3]] });
     }
     header.resize(20 + options, 1);
-    let sum: u32 = header
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        .sum();
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     header[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     header.extend(payload);
@@ -157,11 +130,7 @@ fn ipv6(random: &mut Random, cut_payload: bool) -> Vec<u8> {
     for position in 0..count {
         // Hop-by-hop options belong to the front.
         let kind = *random.of(&[43, FRAGMENT, AUTHENTICATION, 60, HOP_BY_HOP]);
-        kinds.push(if kind == HOP_BY_HOP && position > 0 && !random.one_in(8) {
-            60
-        } else {
-            kind
-        });
+        kinds.push(if kind == HOP_BY_HOP && position > 0 && !random.one_in(8) { 60 } else { kind });
     }
     let last = protocol(random, 58);
     let (mut chain, mut later) = (Vec::new(), false);
@@ -185,11 +154,7 @@ fn ipv6(random: &mut Random, cut_payload: bool) -> Vec<u8> {
                 chain.extend(random.bytes((words + 2) * 4 - 2));
             }
             _ => {
-                let units = if random.one_in(16) {
-                    random.below(20)
-                } else {
-                    random.below(3)
-                };
+                let units = if random.one_in(16) { random.below(20) } else { random.below(3) };
                 chain.extend([next, units as u8]);
                 chain.extend(random.bytes((units + 1) * 8 - 2));
             }
@@ -199,11 +164,7 @@ fn ipv6(random: &mut Random, cut_payload: bool) -> Vec<u8> {
         }
     }
     let headers = chain.len();
-    chain.extend(if later {
-        filler(random)
-    } else {
-        transport(random, last, 58)
-    });
+    chain.extend(if later { filler(random) } else { transport(random, last, 58) });
     if cut_payload {
         chain.truncate(random.below(headers + 40));
     }
@@ -213,11 +174,7 @@ fn ipv6(random: &mut Random, cut_payload: bool) -> Vec<u8> {
     header.extend([*kinds.first().unwrap_or(&last), *random.of(&[1, 64, 255])]);
     for _ in 0..2 {
         let any: Vec<u8> = random.bytes(16).collect();
-        header.extend(if random.one_in(2) {
-            random.of(&IPV6).to_vec()
-        } else {
-            any
-        });
+        header.extend(if random.one_in(2) { random.of(&IPV6).to_vec() } else { any });
     }
     header.extend(chain);
     header
@@ -228,14 +185,14 @@ fn protocol(random: &mut Random, icmp: u8) -> u8 {
         0..=3 => 6,
         4..=6 => 17,
         7..=8 => icmp,
-        _ => *random.of(&[1, 2, 4, 41, 47, 50, 58, 59, 89, 132, 135, 253]),
+        _ => *random.of(&[1, 2, 4, 41, 47, 50, 58, 59, 89, 132, 132, 132, 135, 253]),
     }
 }
 
 fn transport(random: &mut Random, protocol: u8, icmp: u8) -> Vec<u8> {
     let payload = filler(random);
     let mut bytes = Vec::new();
-    if protocol == 6 || protocol == 17 {
+    if matches!(protocol, 6 | 17 | 132) {
         for _ in 0..2 {
             let any = random.u16();
             bytes.extend(if random.one_in(4) { any } else { *random.of(&PORTS) }.to_be_bytes());
@@ -245,10 +202,8 @@ fn transport(random: &mut Random, protocol: u8, icmp: u8) -> Vec<u8> {
         6 => {
             let options = if random.one_in(2) { random.below(11) * 4 } else { 0 };
             bytes.extend(random.bytes(8));
-            bytes.extend([
-                0x50 + (options as u8 / 4) * 16,
-                *random.of(&[2, 0x12, 0x10, 0x18, 0x11, 4, 0xff]),
-            ]);
+            bytes
+                .extend([0x50 + (options as u8 / 4) * 16, *random.of(&[2, 0x12, 0x10, 0x18, 0x11, 4, 0xff])]);
             bytes.extend(random.bytes(6));
             bytes.resize(20 + options, 1);
         }
@@ -256,6 +211,7 @@ fn transport(random: &mut Random, protocol: u8, icmp: u8) -> Vec<u8> {
             bytes.extend((8 + payload.len() as u16).to_be_bytes());
             bytes.extend(random.bytes(2));
         }
+        132 => bytes.extend(random.bytes(8)),
         _ if protocol == icmp => {
             let kind = *random.of(&[0, 3, 8, 11, 128, 129, 133, 134, 135, 136, 137, 1]);
             bytes.extend([kind, random.byte() % 3]);
