@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod capabilities;
 mod ethtool;
 pub mod features;
+pub mod filter;
 pub mod link;
 pub mod neighbours;
 mod netlink;

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod counters;
+pub mod filter;
 mod headers;
 #[cfg(feature = "aya")]
 mod pod;
