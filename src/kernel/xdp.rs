@@ -19,6 +19,7 @@
 mod attachment;
 mod counters;
 mod error;
+mod filter;
 mod steering;
 mod tables;
 mod test_run;
@@ -26,17 +27,19 @@ mod test_run;
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{Map, MapData, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
 use xfwd_ebpf_types::{Cause, MAX_QUEUES};
 
-use self::{attachment::Attachment, error::is_refused, tables::Tables};
+use self::{attachment::Attachment, error::is_refused, filter::FilterMaps, tables::Tables};
+use super::filter::KernelPlan;
 pub use self::{
     attachment::XdpMode,
     counters::KernelCounters,
     error::XdpError,
+    filter::RuleCount,
     steering::{Steering, address_key, service_key},
     test_run::XdpAction,
 };
@@ -54,24 +57,37 @@ pub struct XdpProgram {
     attachment: Option<Attachment>,
     sockets: XskMap<MapData>,
     tables: Tables,
+    filter: FilterMaps,
     counters: PerCpuArray<MapData, u64>,
     object: Ebpf,
 }
 
 impl XdpProgram {
-    /// Creates the maps, fills them by `steering`, and loads the program. Nothing is attached yet.
+    /// Creates the maps, fills them by `steering`, and loads the program, without a filter. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_with`](Self::load_with).
+    pub fn load(steering: &Steering) -> Result<Self, XdpError> {
+        Self::load_with(steering, &KernelPlan::default())
+    }
+
+    /// Creates the maps, fills them by `steering` and `filter`, and loads the program. Nothing is attached yet.
     ///
     /// # Errors
     ///
     /// [`XdpError::NotPermitted`] without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or root),
     /// [`XdpError::KernelTooOld`] before Linux 5.18, [`XdpError::MapFull`] for more services or addresses
     /// than the maps hold, [`XdpError::Load`] otherwise.
-    pub fn load(steering: &Steering) -> Result<Self, XdpError> {
-        let mut object = Ebpf::load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
+    pub fn load_with(steering: &Steering, filter: &KernelPlan) -> Result<Self, XdpError> {
+        let mut loader = EbpfLoader::new();
+        filter::size(&mut loader, filter);
+        let mut object = loader.load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,
             tables: Tables::new(&mut object)?,
+            filter: FilterMaps::new(&mut object, filter)?,
             counters: take_map(&mut object, "COUNTERS")?,
             object,
         };
@@ -184,6 +200,16 @@ impl XdpProgram {
             counters.set(index, by_cpu.iter().sum());
         }
         Ok(counters)
+    }
+
+    /// What each rule of the filter did in the XDP program, in the order of the list, since the program was loaded;
+    /// empty without a filter, 0 for rules that run in the worker.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Map`] when the kernel refuses.
+    pub fn rule_counts(&self) -> Result<Vec<RuleCount>, XdpError> {
+        self.filter.counts()
     }
 
     fn program(&self, name: &'static str) -> Result<&Xdp, XdpError> {

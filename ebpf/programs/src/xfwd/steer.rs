@@ -4,6 +4,7 @@ use aya_ebpf::bindings::xdp_action;
 use xfwd_ebpf_types::{Cause, Fragment, Headers, Outcome, ServiceKey};
 
 use crate::{
+    filter,
     maps::{COUNTERS, HOST_ADDRESSES, SERVICES, SETTINGS, XSKS},
     packet::Packet,
     parse::{ICMPV6, TCP, UDP, parse},
@@ -40,6 +41,11 @@ const _: () = assert!(size_of::<ServiceKey>() == 20 && size_of::<Key>() == 24);
 pub fn steer(packet: &Packet) -> u32 {
     let headers = parse(packet);
     let outcome = headers.outcome();
+    let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
+    if !is_arp && !is_neighbour_discovery(&headers) && filter::drops(packet, &headers) {
+        count(Cause::DroppedRule as u32);
+        return xdp_action::XDP_DROP;
+    }
     if outcome.is_malformed() {
         return pass(Cause::malformed_index(outcome));
     }
@@ -60,7 +66,7 @@ pub fn steer(packet: &Packet) -> u32 {
         if steer_all() && unsafe { HOST_ADDRESSES.get(&key.service().address) }.is_some() {
             return pass(Cause::PassedHost as u32);
         }
-    } else if headers.ethertype == ETHERTYPE_ARP {
+    } else if is_arp {
         return pass(Cause::PassedArp as u32);
     }
     if steer_all() {

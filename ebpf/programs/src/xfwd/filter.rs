@@ -1,0 +1,295 @@
+//! The filter: which rule decides about a packet. What the maps hold, and why, is told in
+//! [`xfwd_ebpf_types::filter`].
+
+use core::arch::asm;
+
+use aya_ebpf::maps::lpm_trie::Key;
+use xfwd_ebpf_types::{
+    Headers,
+    filter::{
+        BOUND_WORDS, Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts,
+        RuleCounter, Verdict, WordKind,
+    },
+};
+
+use crate::{
+    maps::{
+        FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS, FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6,
+        FILTER_TABLE, RULE_COUNTERS,
+    },
+    packet::Packet,
+    parse::{SCTP, TCP, UDP},
+};
+
+/// Counts the packet for each rule that acts on it; whether it is to be dropped.
+#[inline(always)]
+pub fn drops(packet: &Packet, headers: &Headers) -> bool {
+    let Some(settings) = FILTER.get(0) else {
+        return false;
+    };
+    if settings.active == 0 {
+        return false;
+    }
+    let verdict = verdict(packet, headers, settings);
+    if verdict == Verdict::NONE.0 {
+        return false;
+    }
+    count(packet, verdict);
+    Verdict(verdict).is_drop()
+}
+
+#[inline(always)]
+fn verdict(packet: &Packet, headers: &Headers, settings: &FilterSettings) -> u32 {
+    let network = usize::from(headers.network_offset);
+    let mut src = Class::NONE;
+    let mut dst = Class::NONE;
+    if headers.ip_version == 4 {
+        if let Some([a, b, c, d, e, f, g, h]) = packet.bytes::<8>(network + 12) {
+            if settings.src_v4 != 0 {
+                src = class(by_ipv4(settings.src_v4, u32::from_be_bytes([*a, *b, *c, *d])));
+            }
+            if settings.dst_v4 != 0 {
+                dst = class(by_ipv4(settings.dst_v4, u32::from_be_bytes([*e, *f, *g, *h])));
+            }
+        }
+    } else if headers.ip_version == 6 {
+        if settings.src_v6 != 0 && let Some(address) = packet.bytes::<16>(network + 8) {
+            src = class(FILTER_SRC_V6.get(&Key::new(128, *address)).copied().unwrap_or(Verdict::NONE.0));
+        }
+        if settings.dst_v6 != 0 && let Some(address) = packet.bytes::<16>(network + 24) {
+            dst = class(FILTER_DST_V6.get(&Key::new(128, *address)).copied().unwrap_or(Verdict::NONE.0));
+        }
+    }
+    let mut verdict = min(src.verdict, dst.verdict);
+    let protocol = u32::from(headers.protocol);
+    if settings.protocols != 0 && has_protocol(headers) {
+        verdict = min(verdict, word(settings.protocols, protocol));
+    }
+    if headers.transport_offset != 0 {
+        let ports = match headers.protocol {
+            TCP => settings.tcp_ports,
+            UDP => settings.udp_ports,
+            SCTP => settings.sctp_ports,
+            _ => 0,
+        };
+        if ports != 0 {
+            verdict = min(verdict, word(ports, u32::from(headers.dst_port)));
+        }
+    }
+    if settings.endpoints | settings.flows != 0 {
+        verdict = by_key(packet, headers, settings, verdict);
+    }
+    if settings.entries != 0 {
+        verdict = by_table(packet, headers, src.sets, dst.sets, verdict);
+    }
+    verdict
+}
+
+/// The word for an IPv4 address: a verdict or a class.
+#[inline(always)]
+fn by_ipv4(root: u32, address: u32) -> u32 {
+    let mut found = word(root, address >> 16);
+    if found & WordKind::KIND == WordKind::DENSE {
+        found = word(found & WordKind::NUMBER, address >> 8 & 0xff);
+        if found & WordKind::KIND == WordKind::DENSE {
+            return word(found & WordKind::NUMBER, address & 0xff);
+        }
+    }
+    if found & WordKind::KIND == WordKind::RANGES {
+        return in_ranges(found & WordKind::NUMBER, address & 0xffff);
+    }
+    found
+}
+
+/// Word number `index` of the lines from `first` on.
+#[inline(always)]
+fn word(first: u32, index: u32) -> u32 {
+    match FILTER_LINES.get(first + (index >> 4)) {
+        Some(line) => line.words[(index & 15) as usize],
+        None => Verdict::NONE.0,
+    }
+}
+
+/// The word of a line of ranges for the lower half of an address.
+#[inline(always)]
+fn in_ranges(number: u32, low: u32) -> u32 {
+    let Some(line) = FILTER_LINES.get(number) else {
+        return Verdict::NONE.0;
+    };
+    let mut place = BOUND_WORDS as u64;
+    for pair in &line.words[..BOUND_WORDS] {
+        place += is_at_least(low, pair & 0xffff) + is_at_least(low, pair >> 16);
+    }
+    line.words.get(place as usize).copied().unwrap_or(Verdict::NONE.0)
+}
+
+/// 1 when `value >= bound`, else 0; both below 65,536. In assembler, as the compiler would branch, and which way
+/// it goes is as random as the addresses of a flood.
+#[inline(always)]
+fn is_at_least(value: u32, bound: u32) -> u64 {
+    let mut below = u64::from(bound);
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!(
+            "{0} -= {1}",
+            "{0} += -1",
+            "{0} >>= 63",
+            inout(reg) below,
+            in(reg) u64::from(value),
+            options(pure, nomem, nostack),
+        );
+    }
+    below
+}
+
+/// What a word says that is a verdict or names a class.
+#[inline(always)]
+fn class(word: u32) -> Class {
+    if word & WordKind::KIND == WordKind::CLASS {
+        FILTER_CLASSES.get(word & WordKind::NUMBER).copied().unwrap_or(Class::NONE)
+    } else {
+        Class { verdict: word, sets: 0 }
+    }
+}
+
+/// A [`FlowKey`] or [`EndpointKey`] in words: written as bytes, it would be built byte by byte.
+#[repr(C)]
+struct WideKey {
+    src: [u64; 2],
+    dst: [u64; 2],
+    ports: u32,
+    protocol_and_version: u32,
+}
+
+#[repr(C)]
+struct NarrowKey {
+    dst: [u64; 2],
+    rest: u32,
+    /// Not part of the key: the compiler leaves no hole at the end.
+    unused: u32,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<WideKey>() == 40);
+const _: () = assert!(size_of::<EndpointKey>() == 20 && size_of::<NarrowKey>() == 24);
+
+#[inline(always)]
+fn by_key(packet: &Packet, headers: &Headers, settings: &FilterSettings, mut verdict: u32) -> u32 {
+    if !has_ports(headers) {
+        return verdict;
+    }
+    let Some((src, dst)) = addresses(packet, headers) else {
+        return verdict;
+    };
+    if settings.endpoints != 0 {
+        let [port_0, port_1] = headers.dst_port.to_be_bytes();
+        let rest = u32::from_ne_bytes([port_0, port_1, headers.protocol, headers.ip_version]);
+        let key = NarrowKey { dst, rest, unused: 0 };
+        // SAFETY: the key starts with the 20 bytes of an EndpointKey; entries are not changed while they are read.
+        if let Some(found) = unsafe { FILTER_ENDPOINTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) } {
+            verdict = min(verdict, *found);
+        }
+    }
+    if settings.flows != 0 {
+        let key = flow_key(headers, src, dst);
+        // SAFETY: the key is the 40 bytes of a FlowKey; entries are not changed while they are read.
+        if let Some(found) = unsafe { FILTER_FLOWS.get(&*core::ptr::from_ref(&key).cast::<FlowKey>()) } {
+            verdict = min(verdict, *found);
+        }
+    }
+    verdict
+}
+
+#[inline(always)]
+fn flow_key(headers: &Headers, src: [u64; 2], dst: [u64; 2]) -> WideKey {
+    let [src_0, src_1] = headers.src_port.to_be_bytes();
+    let [dst_0, dst_1] = headers.dst_port.to_be_bytes();
+    WideKey {
+        src,
+        dst,
+        ports: u32::from_ne_bytes([src_0, src_1, dst_0, dst_1]),
+        protocol_and_version: u32::from_ne_bytes([headers.protocol, headers.ip_version, 0, 0]),
+    }
+}
+
+/// The entries that stand before the rule found so far.
+#[inline(always)]
+fn by_table(packet: &Packet, headers: &Headers, src_sets: u32, dst_sets: u32, verdict: u32) -> u32 {
+    let mut facts = PacketFacts::of(headers);
+    facts.src_sets = src_sets;
+    facts.dst_sets = dst_sets;
+    if let Some((src, dst)) = addresses(packet, headers) {
+        facts.src = src;
+        facts.dst = dst;
+    }
+    let settings_entries = FILTER.get(0).map_or(0, |settings| settings.entries);
+    let mut index = 0;
+    for _ in 0..MAX_ENTRIES {
+        if index >= settings_entries {
+            break;
+        }
+        let Some(entry) = FILTER_TABLE.get(index) else {
+            break;
+        };
+        if Verdict(entry.verdict).rule() >= Verdict(verdict).rule() {
+            break;
+        }
+        index += 1;
+        if entry.holds(&facts) {
+            if entry.effect == Entry::DECIDE {
+                return entry.verdict;
+            }
+            if entry.effect == Entry::COUNT {
+                count(packet, entry.verdict);
+            }
+            index = entry.next;
+        }
+    }
+    verdict
+}
+
+/// Source and destination address, as the facts and keys have them; zero without.
+#[inline(always)]
+fn addresses(packet: &Packet, headers: &Headers) -> Option<([u64; 2], [u64; 2])> {
+    let network = usize::from(headers.network_offset);
+    if headers.ip_version == 4 {
+        let [a, b, c, d, e, f, g, h] = *packet.bytes::<8>(network + 12)?;
+        // As `map_ipv4` writes them.
+        Some((
+            [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])],
+            [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, e, f, g, h])],
+        ))
+    } else if headers.ip_version == 6 {
+        let at = |offset| Some(u64::from_ne_bytes(*packet.bytes(network + offset)?));
+        Some(([at(8)?, at(16)?], [at(24)?, at(32)?]))
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+fn has_ports(headers: &Headers) -> bool {
+    headers.transport_offset != 0 && matches!(headers.protocol, TCP | UDP | SCTP)
+}
+
+#[inline(always)]
+fn has_protocol(headers: &Headers) -> bool {
+    use xfwd_ebpf_types::Outcome::{TooManyExtensions, TruncatedExtension};
+    headers.end != 0
+        && headers.outcome != TruncatedExtension as u8
+        && headers.outcome != TooManyExtensions as u8
+}
+
+#[inline(always)]
+fn min(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
+}
+
+#[inline(always)]
+fn count(packet: &Packet, verdict: u32) {
+    if let Some(counter) = RULE_COUNTERS.get_ptr_mut(Verdict(verdict).rule()) {
+        // SAFETY: the element is this CPU's own, and XDP programs on one CPU do not interrupt each other.
+        let RuleCounter { packets, bytes } = unsafe { &mut *counter };
+        *packets += 1;
+        *bytes += packet.length();
+    }
+}
