@@ -10,9 +10,12 @@
 
 mod agreement;
 mod attachment;
+mod filter;
 mod packets;
 mod parser;
 mod steering;
+#[path = "../support/mod.rs"]
+mod support;
 
 /// Whether this process may load programs; says so when a test is skipped.
 fn is_root(test: &str) -> bool {
