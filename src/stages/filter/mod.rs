@@ -10,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+mod describe;
 mod facts;
+pub mod fields;
 pub mod linear;
 mod prefix;
 pub mod rule;
@@ -19,4 +21,4 @@ mod set;
 pub use facts::Facts;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use rule::{Action, FragmentKind, Match, Per, Rate, RateLimit, Rule, TcpFlags};
-pub use set::PrefixSet;
+pub use set::{MAX_SET_PREFIXES, PrefixSet};

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::Prefix;
 
+/// Most prefixes a set holds: what a map of the XDP program has room for.
+pub const MAX_SET_PREFIXES: usize = 1 << 20;
+
 /// Prefixes of a set file: sorted, each once. Rules share a set by [`Arc`](std::sync::Arc).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixSet {
