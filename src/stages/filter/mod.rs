@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod classifier;
 mod describe;
 mod facts;
 pub mod fields;
@@ -18,6 +19,7 @@ mod prefix;
 pub mod rule;
 mod set;
 
+pub use classifier::Classifier;
 pub use facts::Facts;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use rule::{Action, FragmentKind, Match, Per, Rate, RateLimit, Rule, TcpFlags};
