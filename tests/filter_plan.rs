@@ -10,19 +10,19 @@ use xfwd::kernel::filter::compile;
 use xfwd::packet::parse;
 use xfwd::stages::filter::Facts;
 
-use support::{interpret, reference, rules};
+use support::{interpret, kernel_rules, reference, rules};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_means_what_its_rules_mean(
-        rules in rules::rules(12),
+        rules in prop_oneof![kernel_rules::rules(12), rules::list(40)],
         packets in prop::collection::vec(any::<(u64, u64)>(), 60),
     ) {
         let plan = compile(&rules).unwrap();
         for (seed, choice) in packets {
-            let packet = rules::packet_near(&rules, seed, choice);
+            let packet = kernel_rules::packet_near(&rules, seed, choice);
             let headers = parse(&packet, packet.len());
             let facts = Facts::of(&packet, &headers);
             let expected = reference::judge(&rules, &plan.places, &headers, &facts);

@@ -7,9 +7,10 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
-use super::pipeline::NOT_BUILT;
 use super::reader::{Reader, Section};
-use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer, bounce, dataplane, pipeline, service};
+use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer};
+use super::{bounce, dataplane, filter, pipeline, service};
+use crate::stages::filter::Rule;
 
 /// A config that has been found valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +18,8 @@ use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer, bounce, data
 pub struct Plan {
     /// How packets are moved.
     pub dataplane: Dataplane,
+    /// The rules of the packet filter, in order.
+    pub filter: Vec<Rule>,
     /// What is balanced, in the order of the file.
     pub services: Vec<Service>,
     /// How packets are bounced, if that has a section.
@@ -51,11 +54,10 @@ impl Plan {
     }
 }
 
-const SECTIONS: &[&str] = &["dataplane", "service", "bounce", "pipeline"];
-const SECTIONS_AND_PLANNED: &[&str] = &["dataplane", "service", "bounce", "pipeline", NOT_BUILT];
+const SECTIONS: &[&str] = &["dataplane", "filter", "service", "bounce", "pipeline"];
 
 /// Reads a whole file; what is wrong with it in the order of the file.
-pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
+pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan, Vec<Diagnostic>> {
     let mut reader = Reader::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -66,14 +68,9 @@ pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
         }
         return Err(reader.finish().unwrap_or_else(|diagnostics| diagnostics));
     }
-    // A table that is planned is known for now only to be told apart from a misspelling.
-    let table = document.get_ref();
-    let known = if table.contains_key(NOT_BUILT) { SECTIONS_AND_PLANNED } else { SECTIONS };
-    let root = Section::open(&mut reader, "", table, 0..0, known);
-    if let Some(planned) = root.value(NOT_BUILT) {
-        reader.error(planned.span(), "`[filter]` is not built yet").label("remove it");
-    }
+    let root = Section::open(&mut reader, "", document.get_ref(), 0..0, SECTIONS);
     let dataplane = dataplane::read(&root, &mut reader);
+    let filter = filter::read(&root, &mut reader, files);
     let services = service::read(&root, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
     let stages = pipeline::read(&root, &mut reader);
@@ -85,7 +82,20 @@ pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
             .label("all packets are left to the host")
             .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
     }
+    if let Some(rule) = root.first("filter") {
+        if dataplane.steer == Steer::Services && !root.has("service") {
+            reader
+                .warning(rule.clone(), "no packet reaches `filter`")
+                .label("all packets are left to the host")
+                .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
+        } else if stages.last() == Some(&StageKind::Filter) {
+            reader
+                .warning(rule, "nothing follows `filter`")
+                .label("what it lets through is dropped: a packet that left the kernel cannot be given back")
+                .help("add `[[service]]` or `[bounce]`");
+        }
+    }
     let bounce = bounce.map(Spanned::into_inner);
     let warnings = reader.finish()?;
-    Ok(Plan { dataplane, services, bounce, stages, warnings })
+    Ok(Plan { dataplane, filter, services, bounce, stages, warnings })
 }

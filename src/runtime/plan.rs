@@ -123,6 +123,7 @@ pub(super) fn pipeline(plan: &Plan, balance: Option<&mut BalanceControl>) -> Pip
                     pipeline.push(Box::new(control.stage()));
                 }
             }
+            StageKind::Filter => {}
             StageKind::Bounce => {
                 let layer = plan.bounce.as_ref().map(|bounce| bounce.layer).unwrap_or_default();
                 pipeline.push(Box::new(Bounce::new(layer)));

@@ -8,10 +8,10 @@ use proptest::test_runner::{Config, TestRunner};
 use xfwd::kernel::filter::{KernelPlan, compile};
 use xfwd::kernel::xdp::{Steering, XdpAction, XdpProgram};
 use xfwd::packet::parse;
-use xfwd::stages::filter::{Action, Facts, Match, Prefix, PrefixSet, Rule};
+use xfwd::stages::filter::{Action, Classifier, Facts, Match, Prefix, PrefixSet, Rule};
 use xfwd_ebpf_types::Cause;
 
-use crate::support::{reference, rules};
+use crate::support::{kernel_rules, reference, rules};
 use crate::{needs_root, packets::*};
 
 fn load(plan: &KernelPlan) -> XdpProgram {
@@ -34,13 +34,14 @@ fn the_program_means_what_its_rules_mean() {
     const PACKETS: usize = 160;
     let seen = RefCell::new([0_usize; 3]);
     let mut runner = TestRunner::new(Config { cases: 150, max_shrink_iters: 2_000, ..Config::default() });
-    let cases = (rules::rules(12), prop::collection::vec(any::<(u64, u64)>(), PACKETS));
+    let cases = (prop_oneof![3 => kernel_rules::rules(12), 1 => rules::list(40)], prop::collection::vec(any::<(u64, u64)>(), PACKETS));
     let result = runner.run(&cases, |(rules, packets)| {
         let plan = compile(&rules).unwrap();
         let program = load(&plan);
+        let classifier = Classifier::new(&rules);
         let mut expected_counts = vec![(0, 0); rules.len()];
         for (seed, choice) in packets {
-            let packet = rules::packet_near(&rules, seed, choice);
+            let packet = kernel_rules::packet_near(&rules, seed, choice);
             // The kernel runs no shorter ones.
             if packet.len() < 14 {
                 continue;
@@ -50,6 +51,13 @@ fn the_program_means_what_its_rules_mean() {
             let expected = reference::judge(&rules, &plan.places, &headers, &facts);
             let dropped = program.test_run(&packet).unwrap() == XdpAction::Drop;
             prop_assert_eq!(dropped, expected.dropped, "{:?} {:?}", headers, expected);
+            if let [rule, ..] = expected.acted[..] {
+                let decisive = |index: &usize| rules[*index].action != Action::Continue;
+                let mut matches = std::iter::successors(classifier.first_match(&facts), |last| {
+                    classifier.next_match(&facts, last + 1)
+                });
+                prop_assert_eq!(matches.find(decisive), Some(rule));
+            }
             for &rule in &expected.acted {
                 expected_counts[rule].0 += 1;
                 expected_counts[rule].1 += packet.len() as u64;

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod interpret;
+pub mod kernel_rules;
 pub mod packets;
 pub mod reference;
 pub mod rules;

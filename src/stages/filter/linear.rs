@@ -1,18 +1,20 @@
 //! The meaning of a list, rule after rule. For tests, and as the words that explain a list.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::{Facts, FragmentKind, Match, Prefix, PrefixSet, Rule};
+use super::{Action, Facts, FragmentKind, Match, Prefix, PrefixSet, Rule};
 use crate::packet::Fragment;
 
-/// Index of the first rule that matches, whatever its action.
+/// Index of the first rule that matches. Rules that are switched off ([`Action::Continue`]) are passed over.
 pub fn first_match(rules: &[Rule], facts: &Facts) -> Option<usize> {
     next_match(rules, facts, 0)
 }
 
-/// Index of the first rule from `start` on that matches, whatever its action.
+/// Index of the first rule from `start` on that matches; like [`first_match`].
 pub fn next_match(rules: &[Rule], facts: &Facts, start: usize) -> Option<usize> {
-    (start..rules.len()).find(|&index| matches(&rules[index], facts))
+    (start..rules.len())
+        .find(|&index| rules[index].action != Action::Continue && matches(&rules[index], facts))
 }
 
 /// Index of the rule that decides about a packet; `None` when none does, and it goes on with the next stage.
@@ -26,7 +28,7 @@ pub fn decide(
     mut act: impl FnMut(usize),
 ) -> Option<usize> {
     for (index, rule) in rules.iter().enumerate() {
-        if rule.action == super::Action::Continue || !matches(rule, facts) {
+        if rule.action == Action::Continue || !matches(rule, facts) {
             continue;
         }
         if rule.rate.is_some() && !exceeds(index) {
@@ -47,6 +49,22 @@ pub fn matches(rule: &Rule, facts: &Facts) -> bool {
 
 /// Whether all conditions hold.
 pub fn holds(conditions: &Match, facts: &Facts) -> bool {
+    holds_with(conditions, facts, |set, ip_version, address| {
+        set.prefixes().iter().any(|prefix| prefix.contains_mapped(ip_version, address))
+    })
+}
+
+/// [`holds`], with a way to look an address up in a set: its IP version, and its bytes.
+#[inline]
+pub(super) fn holds_with(
+    conditions: &Match,
+    facts: &Facts,
+    contains: impl Fn(&PrefixSet, u8, &[u8; 16]) -> bool,
+) -> bool {
+    // An empty set holds no address: unlike an empty list it is a condition.
+    let in_set = |set: &Option<Arc<PrefixSet>>, address: &[u8; 16]| {
+        set.as_ref().is_none_or(|set| contains(set, facts.ip_version, address))
+    };
     let Match {
         src,
         dst,
@@ -67,8 +85,8 @@ pub fn holds(conditions: &Match, facts: &Facts) -> bool {
     let version = facts.ip_version;
     in_prefixes(src, version, &facts.src)
         && in_prefixes(dst, version, &facts.dst)
-        && in_set(src_set.as_deref(), version, &facts.src)
-        && in_set(dst_set.as_deref(), version, &facts.dst)
+        && in_set(src_set, &facts.src)
+        && in_set(dst_set, &facts.dst)
         && (protocol.is_empty() || facts.protocol.is_some_and(|number| protocol.contains(&number)))
         && in_ranges(src_port, facts.ports.map(|(src, _)| src))
         && in_ranges(dst_port, facts.ports.map(|(_, dst)| dst))
@@ -86,11 +104,6 @@ pub fn holds(conditions: &Match, facts: &Facts) -> bool {
 
 fn in_prefixes(prefixes: &[Prefix], ip_version: u8, address: &[u8; 16]) -> bool {
     prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.contains_mapped(ip_version, address))
-}
-
-/// An empty set holds no address: unlike an empty list it is a condition.
-fn in_set(set: Option<&PrefixSet>, ip_version: u8, address: &[u8; 16]) -> bool {
-    set.is_none_or(|set| set.prefixes().iter().any(|prefix| prefix.contains_mapped(ip_version, address)))
 }
 
 fn in_ranges<T: PartialOrd>(ranges: &[RangeInclusive<T>], value: Option<T>) -> bool {

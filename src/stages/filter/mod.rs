@@ -10,13 +10,17 @@
 
 #![forbid(unsafe_code)]
 
+mod classifier;
+mod describe;
 mod facts;
+pub mod fields;
 pub mod linear;
 mod prefix;
 pub mod rule;
 mod set;
 
+pub use classifier::Classifier;
 pub use facts::Facts;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use rule::{Action, FragmentKind, Match, Per, Rate, RateLimit, Rule, TcpFlags};
-pub use set::PrefixSet;
+pub use set::{MAX_SET_PREFIXES, PrefixSet};

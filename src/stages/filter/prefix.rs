@@ -97,6 +97,13 @@ impl Prefix {
         }
     }
 
+    /// First and last address as numbers, IPv4 as IPv4-mapped IPv6 address.
+    pub(super) fn mapped_range(self) -> (u128, u128) {
+        let (first, length) = self.mapped();
+        let first = u128::from_be_bytes(first);
+        (first, first | u128::MAX.checked_shr(u32::from(length)).unwrap_or(0))
+    }
+
     /// Whether the prefix holds `address`.
     pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4() && Self::new(address, self.length) == self
