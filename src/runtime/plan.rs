@@ -12,6 +12,7 @@ use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
 use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
 use crate::stages::bounce::Bounce;
+use crate::stages::filter::FilterControl;
 
 /// What the XDP program is told to take out of the kernel.
 pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
@@ -112,10 +113,21 @@ fn balanced(service: &Service, egress: &HashMap<IpAddr, Egress>) -> Result<Balan
     })
 }
 
+/// The rules, compiled.
+pub(super) fn filter(plan: &Plan) -> Option<FilterControl> {
+    plan.stages.contains(&StageKind::Filter).then(|| FilterControl::new(plan.filter.clone()))
+}
+
+/// What makes the stages of the workers.
+pub(super) struct Controls {
+    pub filter: Option<FilterControl>,
+    pub balance: Option<BalanceControl>,
+}
+
 /// The pipeline of one worker.
-pub(super) fn pipeline(plan: &Plan, balance: Option<&mut BalanceControl>) -> Pipeline {
+pub(super) fn pipeline(plan: &Plan, controls: &mut Controls) -> Pipeline {
     let mut pipeline = Pipeline::new();
-    let mut balance = balance;
+    let (mut filter, mut balance) = (controls.filter.as_mut(), controls.balance.as_mut());
     for stage in &plan.stages {
         match stage {
             StageKind::Balance => {
@@ -123,7 +135,11 @@ pub(super) fn pipeline(plan: &Plan, balance: Option<&mut BalanceControl>) -> Pip
                     pipeline.push(Box::new(control.stage()));
                 }
             }
-            StageKind::Filter => {}
+            StageKind::Filter => {
+                if let Some(control) = filter.as_deref_mut() {
+                    pipeline.push(Box::new(control.stage()));
+                }
+            }
             StageKind::Bounce => {
                 let layer = plan.bounce.as_ref().map(|bounce| bounce.layer).unwrap_or_default();
                 pipeline.push(Box::new(Bounce::new(layer)));

@@ -18,6 +18,7 @@ use crate::kernel::xdp::XdpProgram;
 use crate::packet::MacAddress;
 use crate::port::xsk::{QueueReport, options};
 use crate::stages::balance::BalanceControl;
+use crate::stages::filter::FilterControl;
 use crate::worker::{WorkerCounters, WorkerThread};
 
 /// Something that happened while running.
@@ -61,6 +62,7 @@ pub struct Running {
     pub(super) sockets: Vec<Socket>,
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
+    pub(super) filter: Option<FilterControl>,
     pub(super) balance: Option<Arc<BalanceControl>>,
     pub(super) neighbours: Option<NeighbourWatcher>,
     pub(super) addresses: Option<AddressWatcher>,
@@ -135,6 +137,7 @@ impl Running {
             interfaces: self.interfaces(),
             queues,
             workers,
+            rules: self.filter.as_ref().map(FilterControl::counters).unwrap_or_default(),
             backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
         }
     }

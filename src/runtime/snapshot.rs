@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::port::xsk::QueueReport;
 use crate::port::xsk::options::XdpStatistics;
 use crate::stages::balance::BackendCounters;
+use crate::stages::filter::RuleCounters;
 use crate::worker::WorkerSnapshot;
 
 /// The counters of a run. Each is exact; two of them may be a moment apart while packets flow.
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub queues: Vec<QueueSnapshot>,
     /// Each worker.
     pub workers: Vec<WorkerRow>,
+    /// Each rule of the filter.
+    pub rules: Vec<RuleCounters>,
     /// Each backend of each service.
     pub backends: Vec<BackendCounters>,
 }

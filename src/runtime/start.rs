@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, bounded};
 
+use super::plan::Controls;
 use super::running::{Event, Running, Socket, WorkerSlot};
 use super::{StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
@@ -46,7 +47,7 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     let mut warnings = Vec::new();
     let links = look(options, plan, &mut warnings)?;
     let egress = plans::egress(plan, &links)?;
-    let mut balance = plans::balance(plan, &egress)?;
+    let mut controls = Controls { filter: plans::filter(plan), balance: plans::balance(plan, &egress)? };
 
     let mut opened = xsk::open(&open_request(options, plan, &links))?;
     warnings.extend(opened.zero_copy_refused.take().map(|why| format!("no zero-copy ({why}): copy mode")));
@@ -62,9 +63,9 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     let (events, receiver) = bounded(EVENTS);
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
-    let workers = start_workers(plan, opened, balance.as_mut(), &cores, &events)?;
+    let workers = start_workers(plan, opened, &mut controls, &cores, &events)?;
 
-    let balance = balance.map(Arc::new);
+    let balance = controls.balance.map(Arc::new);
     let programs = Arc::new(Mutex::new(programs));
     let mut running = Running {
         started: Instant::now(),
@@ -75,6 +76,7 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
         sockets,
         workers,
         programs: Arc::clone(&programs),
+        filter: controls.filter,
         balance: balance.clone(),
         neighbours: None,
         addresses: None,
@@ -221,13 +223,13 @@ fn duplicate(opened: &Opened) -> Result<Vec<Socket>, StartError> {
 fn start_workers(
     plan: &Plan,
     opened: Opened,
-    mut balance: Option<&mut BalanceControl>,
+    controls: &mut Controls,
     cores: &[Option<usize>],
     events: &Sender<Event>,
 ) -> Result<Vec<WorkerSlot>, StartError> {
     let mut workers = Vec::new();
     for (index, (ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
-        let pipeline = plans::pipeline(plan, balance.as_deref_mut());
+        let pipeline = plans::pipeline(plan, controls);
         let counters = Arc::default();
         let worker = Worker::new(ports, pool, pipeline, plan.dataplane.idle, Arc::clone(&counters));
         let events = events.clone();

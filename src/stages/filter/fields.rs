@@ -135,8 +135,8 @@ pub const FIELDS: &[Field] = &[
         key: "per",
         holds: "src | src/24 | src/24/56 | flow",
         meaning: "A rate for each source address (IPv6: each /64), each prefix of a source address (IPv4 bits, IPv6 \
-                  bits), or each five-tuple; without, one for all. Packets without address share one. 65536 are \
-                  remembered; beyond, the one that was idle longest starts anew.",
+                  bits), or each five-tuple; without, one for all. Packets without address share one. Up to 65536 \
+                  are remembered; beyond, those that used the least of their rate are forgotten first.",
     },
 ];
 
