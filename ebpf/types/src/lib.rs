@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod counters;
+pub mod deny;
 pub mod filter;
 mod headers;
 #[cfg(feature = "aya")]

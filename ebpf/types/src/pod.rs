@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::deny::DenySettings;
 use crate::filter::{Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, RuleCounter};
 use crate::{Headers, ServiceKey, Settings};
 
@@ -67,6 +68,7 @@ pod!(Headers {
     zero,
     end,
 });
+pod!(DenySettings { used });
 pod!(Line { words });
 pod!(Class { verdict, sets });
 pod!(RuleCounter { packets, bytes });

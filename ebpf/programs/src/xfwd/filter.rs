@@ -1,11 +1,12 @@
-//! The filter: which rule decides about a packet. What the maps hold, and why, is told in
+//! The deny list and the filter: which packets are dropped, and by which rule. What the maps hold, and why, is told in
 //! [`xfwd_ebpf_types::filter`].
 
-use core::arch::asm;
+use core::{arch::asm, ffi::c_void};
 
-use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::{helpers::bpf_loop, maps::lpm_trie::Key};
 use xfwd_ebpf_types::{
     Headers,
+    deny::DenySettings,
     filter::{
         BOUND_WORDS, Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts,
         RuleCounter, Verdict, WordKind,
@@ -14,12 +15,47 @@ use xfwd_ebpf_types::{
 
 use crate::{
     maps::{
-        FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS, FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6,
+        DENY, DENY_FLOWS, DENY_HOSTS, DENY_V4, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS, FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6,
         FILTER_TABLE, RULE_COUNTERS,
     },
     packet::Packet,
     parse::{SCTP, TCP, UDP},
 };
+
+/// Whether the packet is on the deny list.
+#[inline(always)]
+pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
+    let used = DENY.get(0).map_or(0, |settings| settings.used);
+    if used == 0 {
+        return false;
+    }
+    let Some((src, dst)) = addresses(packet, headers) else {
+        return false;
+    };
+    if used & DenySettings::HOSTS != 0 {
+        let rest = u32::from_ne_bytes([0, 0, 0, headers.ip_version]);
+        let key = NarrowKey { dst: src, rest, unused: 0 };
+        // SAFETY: the key starts with the 20 bytes of an EndpointKey; the value is not read.
+        if unsafe { DENY_HOSTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) }.is_some() {
+            return true;
+        }
+    }
+    if used & DenySettings::FLOWS != 0 && has_ports(headers) {
+        let key = flow_key(headers, src, dst);
+        // SAFETY: the key is the 40 bytes of a FlowKey; the value is not read.
+        if unsafe { DENY_FLOWS.get(&*core::ptr::from_ref(&key).cast::<FlowKey>()) }.is_some() {
+            return true;
+        }
+    }
+    let network = usize::from(headers.network_offset);
+    if headers.ip_version == 4 {
+        used & DenySettings::PREFIXES_V4 != 0
+            && packet.bytes::<4>(network + 12).is_some_and(|src| DENY_V4.get(&Key::new(32, *src)).is_some())
+    } else {
+        used & DenySettings::PREFIXES_V6 != 0
+            && packet.bytes::<16>(network + 8).is_some_and(|src| DENY_V6.get(&Key::new(128, *src)).is_some())
+    }
+}
 
 /// Counts the packet for each rule that acts on it; whether it is to be dropped.
 #[inline(always)]
@@ -34,7 +70,7 @@ pub fn drops(packet: &Packet, headers: &Headers) -> bool {
     if verdict == Verdict::NONE.0 {
         return false;
     }
-    count(packet, verdict);
+    count(verdict, packet.length());
     Verdict(verdict).is_drop()
 }
 
@@ -80,7 +116,7 @@ fn verdict(packet: &Packet, headers: &Headers, settings: &FilterSettings) -> u32
         verdict = by_key(packet, headers, settings, verdict);
     }
     if settings.entries != 0 {
-        verdict = by_table(packet, headers, src.sets, dst.sets, verdict);
+        verdict = by_table(packet, headers, (src.sets, dst.sets), settings, verdict);
     }
     verdict
 }
@@ -211,40 +247,62 @@ fn flow_key(headers: &Headers, src: [u64; 2], dst: [u64; 2]) -> WideKey {
     }
 }
 
+/// Where a run over the table stands.
+struct Scan {
+    facts: PacketFacts,
+    bytes: u64,
+    entries: u32,
+    index: u32,
+    verdict: u32,
+}
+
 /// The entries that stand before the rule found so far.
+///
+/// `bpf_loop` (Linux 5.17), since the verifier looks at its body once, and not as often as it runs.
 #[inline(always)]
-fn by_table(packet: &Packet, headers: &Headers, src_sets: u32, dst_sets: u32, verdict: u32) -> u32 {
+fn by_table(packet: &Packet, headers: &Headers, sets: (u32, u32), settings: &FilterSettings, verdict: u32) -> u32 {
     let mut facts = PacketFacts::of(headers);
-    facts.src_sets = src_sets;
-    facts.dst_sets = dst_sets;
+    (facts.src_sets, facts.dst_sets) = sets;
     if let Some((src, dst)) = addresses(packet, headers) {
         facts.src = src;
         facts.dst = dst;
     }
-    let settings_entries = FILTER.get(0).map_or(0, |settings| settings.entries);
-    let mut index = 0;
-    for _ in 0..MAX_ENTRIES {
-        if index >= settings_entries {
-            break;
-        }
-        let Some(entry) = FILTER_TABLE.get(index) else {
-            break;
-        };
-        if Verdict(entry.verdict).rule() >= Verdict(verdict).rule() {
-            break;
-        }
-        index += 1;
-        if entry.holds(&facts) {
-            if entry.effect == Entry::DECIDE {
-                return entry.verdict;
-            }
-            if entry.effect == Entry::COUNT {
-                count(packet, entry.verdict);
-            }
-            index = entry.next;
-        }
+    let mut scan = Scan { facts, bytes: packet.length(), entries: settings.entries, index: 0, verdict };
+    let step: unsafe extern "C" fn(u64, *mut Scan) -> i64 = look_at_entry;
+    // SAFETY: the callback has the signature that the helper asks for, and the scan lives until it returns.
+    unsafe {
+        bpf_loop(MAX_ENTRIES, step as *mut c_void, (&raw mut scan).cast(), 0);
     }
-    verdict
+    scan.verdict
+}
+
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+unsafe extern "C" fn look_at_entry(_round: u64, scan: *mut Scan) -> i64 {
+    // SAFETY: `by_table` passes its own scan, and nothing else uses it meanwhile.
+    let scan = unsafe { &mut *scan };
+    if scan.index >= scan.entries {
+        return STOP;
+    }
+    let Some(entry) = FILTER_TABLE.get(scan.index) else {
+        return STOP;
+    };
+    if Verdict(entry.verdict).rule() >= Verdict(scan.verdict).rule() {
+        return STOP;
+    }
+    scan.index += 1;
+    if entry.holds(&scan.facts) {
+        if entry.effect == Entry::DECIDE {
+            scan.verdict = entry.verdict;
+            return STOP;
+        }
+        if entry.effect == Entry::COUNT {
+            count(entry.verdict, scan.bytes);
+        }
+        scan.index = entry.next;
+    }
+    GO_ON
 }
 
 /// Source and destination address, as the facts and keys have them; zero without.
@@ -285,11 +343,11 @@ fn min(a: u32, b: u32) -> u32 {
 }
 
 #[inline(always)]
-fn count(packet: &Packet, verdict: u32) {
+fn count(verdict: u32, length: u64) {
     if let Some(counter) = RULE_COUNTERS.get_ptr_mut(Verdict(verdict).rule()) {
         // SAFETY: the element is this CPU's own, and XDP programs on one CPU do not interrupt each other.
         let RuleCounter { packets, bytes } = unsafe { &mut *counter };
         *packets += 1;
-        *bytes += packet.length();
+        *bytes += length;
     }
 }

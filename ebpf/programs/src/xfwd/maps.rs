@@ -7,6 +7,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
     macros::btf_map,
 };
+use xfwd_ebpf_types::deny::{DenySettings, MAX_DENIED_FLOWS, MAX_DENIED_HOSTS, MAX_DENIED_PREFIXES};
 use xfwd_ebpf_types::filter::{
     Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, MAX_ENDPOINTS, MAX_ENTRIES, MAX_FILTER_PREFIXES, MAX_FLOWS,
     RuleCounter,
@@ -76,6 +77,26 @@ pub static FILTER_ENDPOINTS: HashMap<EndpointKey, u32, { MAX_ENDPOINTS as usize 
 /// Verdicts by 5-tuple.
 #[btf_map]
 pub static FILTER_FLOWS: HashMap<FlowKey, u32, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Which parts of the deny list have entries.
+#[btf_map]
+pub static DENY: Array<DenySettings, 1> = Array::new();
+
+/// Source addresses; the value is not looked at, here and in the next ones.
+#[btf_map]
+pub static DENY_HOSTS: HashMap<EndpointKey, u32, { MAX_DENIED_HOSTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// IPv4 source prefixes.
+#[btf_map]
+pub static DENY_V4: LpmTrie<[u8; 4], u32, { MAX_DENIED_PREFIXES as usize }> = LpmTrie::new();
+
+/// IPv6 source prefixes.
+#[btf_map]
+pub static DENY_V6: LpmTrie<[u8; 16], u32, { MAX_DENIED_PREFIXES as usize }> = LpmTrie::new();
+
+/// 5-tuples.
+#[btf_map]
+pub static DENY_FLOWS: HashMap<FlowKey, u32, { MAX_DENIED_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Where `xfwd_parse` writes.
 #[btf_map]

@@ -282,3 +282,41 @@ fn within<const N: usize>(packet: &Packet, offset: usize, end: usize) -> Option<
 fn u16_at<const N: usize>(bytes: &[u8; N], index: usize) -> u16 {
     u16::from_be_bytes([bytes[index], bytes[index + 1]])
 }
+
+/// The headers unchanged; all the verifier knows about them afterwards is how large each field is.
+///
+/// The parser ends in many ways, and what is constant in each would make the verifier follow all that comes behind once
+/// for each of them. `network_offset` is kept below 32, of which 22 are used, so that it can be added to a packet pointer.
+#[inline(always)]
+pub fn forget_path(packet: &Packet, headers: Headers) -> Headers {
+    let unknown = u64::from(packet.queue());
+    Headers {
+        outcome: forget(headers.outcome.into(), unknown) as u8,
+        ip_version: forget(headers.ip_version.into(), unknown) as u8,
+        protocol: forget(headers.protocol.into(), unknown) as u8,
+        fragment: forget(headers.fragment.into(), unknown) as u8,
+        vlan_count: forget(headers.vlan_count.into(), unknown) as u8,
+        tcp_flags: forget(headers.tcp_flags.into(), unknown) as u8,
+        icmp_type: forget(headers.icmp_type.into(), unknown) as u8,
+        icmp_code: forget(headers.icmp_code.into(), unknown) as u8,
+        vlan_tci: [forget(headers.vlan_tci[0].into(), unknown) as u16, 0],
+        ethertype: forget(headers.ethertype.into(), unknown) as u16,
+        network_offset: forget(headers.network_offset.into(), unknown) as u16 & 0x1f,
+        transport_offset: forget(headers.transport_offset.into(), unknown) as u16,
+        payload_offset: 0,
+        src_port: forget(headers.src_port.into(), unknown) as u16,
+        dst_port: forget(headers.dst_port.into(), unknown) as u16,
+        ip_options: forget(headers.ip_options.into(), unknown) as u8,
+        zero: [0; 3],
+        end: forget(headers.end.into(), unknown) as u32,
+    }
+}
+
+#[inline(always)]
+fn forget(mut value: u64, unknown: u64) -> u64 {
+    // SAFETY: arithmetic on registers; the two instructions undo each other.
+    unsafe {
+        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) value, in(reg) unknown, options(pure, nomem, nostack));
+    }
+    value
+}
