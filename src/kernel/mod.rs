@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod capabilities;
+pub mod deny;
 mod ethtool;
 pub mod features;
 pub mod filter;

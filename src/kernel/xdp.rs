@@ -17,7 +17,9 @@
 //! object built from it is part of this library.
 
 mod attachment;
+mod batch;
 mod counters;
+mod deny;
 mod error;
 mod filter;
 mod steering;
@@ -39,6 +41,7 @@ pub use self::{
     attachment::XdpMode,
     counters::KernelCounters,
     error::XdpError,
+    deny::DenyMaps,
     filter::RuleCount,
     steering::{Steering, address_key, service_key},
     test_run::XdpAction,
@@ -200,6 +203,11 @@ impl XdpProgram {
             counters.set(index, by_cpu.iter().sum());
         }
         Ok(counters)
+    }
+
+    /// The maps of the deny list; `None` when they were taken before.
+    pub fn take_deny_maps(&mut self) -> Option<DenyMaps> {
+        DenyMaps::take(&mut self.object)
     }
 
     /// What each rule of the filter did in the XDP program, in the order of the list, since the program was loaded;

@@ -10,6 +10,7 @@
 
 mod agreement;
 mod attachment;
+mod deny;
 mod filter;
 mod packets;
 mod parser;

@@ -1,15 +1,15 @@
 //! The filter's maps.
 
+use std::os::fd::AsFd;
+
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{
-        Array, HashMap, MapData, PerCpuArray,
-        lpm_trie::{Key, LpmTrie},
-    },
+    maps::{Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+    sys::SyscallError,
 };
-use xfwd_ebpf_types::filter::RuleCounter;
+use xfwd_ebpf_types::filter::{RuleCounter, Verdict};
 
-use super::{XdpError, take_map};
+use super::{XdpError, batch, take_map};
 use crate::kernel::filter::{KernelPlan, Place};
 
 const LINES: &str = "FILTER_LINES";
@@ -49,10 +49,8 @@ impl FilterMaps {
         fill_array(object, "FILTER_TABLE", &plan.entries)?;
         fill_trie(object, "FILTER_SRC_V6", &plan.src_v6)?;
         fill_trie(object, "FILTER_DST_V6", &plan.dst_v6)?;
-        let endpoints = plan.endpoints.iter().map(|(key, verdict)| (key, verdict.0));
-        fill_hash(object, "FILTER_ENDPOINTS", endpoints)?;
-        let flows = plan.flows.iter().map(|(key, verdict)| (key, verdict.0));
-        fill_hash(object, "FILTER_FLOWS", flows)?;
+        fill_hash(object, "FILTER_ENDPOINTS", &plan.endpoints)?;
+        fill_hash(object, "FILTER_FLOWS", &plan.flows)?;
         // The last: from here on the program looks at the others.
         fill_array(object, "FILTER", &[plan.settings])?;
         let in_kernel = plan.places.iter().map(|place| *place == Place::Kernel).collect();
@@ -81,14 +79,8 @@ impl FilterMaps {
 }
 
 fn fill_array<T: Pod>(object: &mut Ebpf, name: &'static str, elements: &[T]) -> Result<(), XdpError> {
-    let map = object.map_mut(name).ok_or(XdpError::Object { name })?;
-    let mut array: Array<_, T> = map.try_into().map_err(|_| XdpError::Object { name })?;
-    for (index, element) in elements.iter().enumerate() {
-        array
-            .set(index as u32, element, 0)
-            .map_err(|source| XdpError::map(name, format!("element {index}"), source))?;
-    }
-    Ok(())
+    let keys: Vec<u32> = (0..elements.len() as u32).collect();
+    fill(object, name, &keys, elements, |key| format!("element {key}"))
 }
 
 fn fill_trie(
@@ -96,25 +88,41 @@ fn fill_trie(
     name: &'static str,
     prefixes: &[([u8; 16], u8, u32)],
 ) -> Result<(), XdpError> {
-    let map = object.map_mut(name).ok_or(XdpError::Object { name })?;
-    let mut trie: LpmTrie<_, [u8; 16], u32> = map.try_into().map_err(|_| XdpError::Object { name })?;
-    for (address, length, word) in prefixes {
-        trie.insert(&Key::new(u32::from(*length), *address), word, 0).map_err(|source| {
-            XdpError::map(name, format!("{}/{length}", std::net::Ipv6Addr::from(*address)), source)
-        })?;
-    }
-    Ok(())
+    let keys: Vec<Key<[u8; 16]>> =
+        prefixes.iter().map(|(address, length, _)| Key::new(u32::from(*length), *address)).collect();
+    let words: Vec<u32> = prefixes.iter().map(|(_, _, word)| *word).collect();
+    let describe = |key: &Key<[u8; 16]>| format!("{}/{}", std::net::Ipv6Addr::from(key.data()), key.prefix_len());
+    fill(object, name, &keys, &words, describe)
 }
 
-fn fill_hash<'k, K: Pod + std::fmt::Debug>(
+fn fill_hash<K: Pod + std::fmt::Debug>(
     object: &mut Ebpf,
     name: &'static str,
-    entries: impl Iterator<Item = (&'k K, u32)>,
+    entries: &std::collections::BTreeMap<K, Verdict>,
 ) -> Result<(), XdpError> {
-    let map = object.map_mut(name).ok_or(XdpError::Object { name })?;
-    let mut hash: HashMap<_, K, u32> = map.try_into().map_err(|_| XdpError::Object { name })?;
-    for (key, verdict) in entries {
-        hash.insert(key, verdict, 0).map_err(|source| XdpError::map(name, format!("{key:?}"), source))?;
+    let keys: Vec<K> = entries.keys().copied().collect();
+    let verdicts: Vec<u32> = entries.values().map(|verdict| verdict.0).collect();
+    fill(object, name, &keys, &verdicts, |key| format!("{key:?}"))
+}
+
+/// The map must have keys and values of these types, as those that the plan is made of have.
+fn fill<K: Pod, V: Pod>(
+    object: &Ebpf,
+    name: &'static str,
+    keys: &[K],
+    values: &[V],
+    describe: impl Fn(&K) -> String,
+) -> Result<(), XdpError> {
+    let Some(Map::Array(map) | Map::LpmTrie(map) | Map::HashMap(map)) = object.map(name) else {
+        return Err(XdpError::Object { name });
+    };
+    // The kernel copies as many bytes as the map says.
+    let info = map.info().map_err(|source| XdpError::map(name, "its sizes".to_owned(), source))?;
+    if (info.key_size() as usize, info.value_size() as usize) != (size_of::<K>(), size_of::<V>()) {
+        return Err(XdpError::Object { name });
     }
-    Ok(())
+    batch::update(map.fd().as_fd(), keys, values).map_err(|(index, source)| {
+        let source = MapError::SyscallError(SyscallError { call: "BPF_MAP_UPDATE_BATCH", io_error: source });
+        XdpError::map(name, keys.get(index).map_or_else(String::new, describe), source)
+    })
 }
