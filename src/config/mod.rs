@@ -19,6 +19,7 @@
 mod bounce;
 mod choice;
 mod dataplane;
+mod deny;
 mod diagnostic;
 pub(crate) mod filter;
 mod pipeline;

@@ -1,6 +1,7 @@
 //! The whole file: its sections together, and what follows from them.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use toml::Spanned;
@@ -9,7 +10,7 @@ use toml::de::DeTable;
 use super::diagnostic::Diagnostic;
 use super::reader::{Reader, Section};
 use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer};
-use super::{bounce, dataplane, filter, pipeline, service};
+use super::{bounce, dataplane, deny, filter, pipeline, service};
 use crate::stages::filter::Rule;
 
 /// A config that has been found valid.
@@ -20,6 +21,8 @@ pub struct Plan {
     pub dataplane: Dataplane,
     /// The rules of the packet filter, in order.
     pub filter: Vec<Rule>,
+    /// The file of the dynamic deny list, if there is one.
+    pub deny_file: Option<PathBuf>,
     /// What is balanced, in the order of the file.
     pub services: Vec<Service>,
     /// How packets are bounced, if that has a section.
@@ -54,7 +57,7 @@ impl Plan {
     }
 }
 
-const SECTIONS: &[&str] = &["dataplane", "filter", "service", "bounce", "pipeline"];
+const SECTIONS: &[&str] = &["dataplane", "deny", "filter", "service", "bounce", "pipeline"];
 
 /// Reads a whole file; what is wrong with it in the order of the file.
 pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan, Vec<Diagnostic>> {
@@ -71,6 +74,7 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
     let root = Section::open(&mut reader, "", document.get_ref(), 0..0, SECTIONS);
     let dataplane = dataplane::read(&root, &mut reader);
     let filter = filter::read(&root, &mut reader, files);
+    let deny_file = deny::read(&root, &mut reader, files);
     let services = service::read(&root, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
     let stages = pipeline::read(&root, &mut reader);
@@ -83,12 +87,9 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
             .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
     }
     if let Some(rule) = root.first("filter") {
-        if dataplane.steer == Steer::Services && !root.has("service") {
-            reader
-                .warning(rule.clone(), "no packet reaches `filter`")
-                .label("all packets are left to the host")
-                .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
-        } else if stages.last() == Some(&StageKind::Filter) {
+        // Without these no packet leaves the kernel; what a rule cannot do there `xfwd check` says.
+        let leaves = dataplane.steer == Steer::All || root.has("service");
+        if leaves && stages.last() == Some(&StageKind::Filter) {
             reader
                 .warning(rule, "nothing follows `filter`")
                 .label("what it lets through is dropped: a packet that left the kernel cannot be given back")
@@ -97,5 +98,5 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
     }
     let bounce = bounce.map(Spanned::into_inner);
     let warnings = reader.finish()?;
-    Ok(Plan { dataplane, filter, services, bounce, stages, warnings })
+    Ok(Plan { dataplane, filter, deny_file, services, bounce, stages, warnings })
 }

@@ -12,13 +12,14 @@ use super::RunError;
 use super::snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, WorkerRow};
 use crate::config::StageKind;
 use crate::kernel::addresses::AddressWatcher;
+use crate::kernel::deny::{DenyList, DenyThread};
 use crate::kernel::link::{Link, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::XdpProgram;
 use crate::packet::MacAddress;
 use crate::port::xsk::{QueueReport, options};
 use crate::stages::balance::BalanceControl;
-use crate::stages::filter::FilterControl;
+use crate::stages::filter::{FilterControl, RuleCounters};
 use crate::worker::{WorkerCounters, WorkerThread};
 
 /// Something that happened while running.
@@ -63,6 +64,7 @@ pub struct Running {
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
     pub(super) filter: Option<FilterControl>,
+    pub(super) deny: Option<DenyThread>,
     pub(super) balance: Option<Arc<BalanceControl>>,
     pub(super) neighbours: Option<NeighbourWatcher>,
     pub(super) addresses: Option<AddressWatcher>,
@@ -137,9 +139,27 @@ impl Running {
             interfaces: self.interfaces(),
             queues,
             workers,
-            rules: self.filter.as_ref().map(FilterControl::counters).unwrap_or_default(),
+            rules: self.rules(),
+            deny: self.deny_list().map(DenyList::counts).unwrap_or_default(),
             backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
         }
+    }
+
+    /// The dynamic deny list; `None` only once the run is taken down.
+    pub fn deny_list(&self) -> Option<&DenyList> {
+        self.deny.as_ref().map(DenyThread::list)
+    }
+
+    /// What each rule did, in the XDP programs and in the workers.
+    fn rules(&self) -> Vec<RuleCounters> {
+        let mut rules = self.filter.as_ref().map(FilterControl::counters).unwrap_or_default();
+        for program in self.programs().iter() {
+            for (rule, count) in rules.iter_mut().zip(program.rule_counts().unwrap_or_default()) {
+                rule.packets += count.packets;
+                rule.bytes += count.bytes;
+            }
+        }
+        rules
     }
 
     fn interfaces(&self) -> Vec<InterfaceSnapshot> {
@@ -155,6 +175,7 @@ impl Running {
                     driver: link.driver.clone(),
                     steered: counters.total(CauseClass::Steered),
                     passed: counters.total(CauseClass::Passed),
+                    dropped: counters.total(CauseClass::Dropped),
                     malformed: counters.total(CauseClass::Malformed),
                     causes: causes.map(|(_, name, packets)| (name, packets)).collect(),
                 }
@@ -190,6 +211,7 @@ impl Running {
             }
         }
         // Watchers call into what was just taken down; they end with their owner.
+        self.deny = None;
         self.neighbours = None;
         self.addresses = None;
         self.link_watcher = None;

@@ -13,7 +13,9 @@ use super::{StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
 use crate::kernel::addresses::{AddressWatcher, host_addresses};
 use crate::kernel::capabilities::{self, MemlockOutcome};
+use crate::kernel::deny::{DenyTable, DenyThread};
 use crate::kernel::features::Feature;
+use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::{XdpMode, XdpProgram};
@@ -47,14 +49,20 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
     let mut warnings = Vec::new();
     let links = look(options, plan, &mut warnings)?;
     let egress = plans::egress(plan, &links)?;
-    let mut controls = Controls { filter: plans::filter(plan), balance: plans::balance(plan, &egress)? };
+    let kernel = plans::kernel_plan(plan)?;
+    let mut controls = Controls {
+        filter: plans::filter(plan, &kernel),
+        filter_in_worker: kernel.needs_worker(),
+        balance: plans::balance(plan, &egress)?,
+    };
 
     let mut opened = xsk::open(&open_request(options, plan, &links))?;
     warnings.extend(opened.zero_copy_refused.take().map(|why| format!("no zero-copy ({why}): copy mode")));
     if plan.dataplane.huge_pages && !opened.huge_pages {
         warnings.push("no huge pages are free: packet memory lies in ordinary pages".to_owned());
     }
-    let programs = load(plan, &links, &opened)?;
+    let mut programs = load(plan, &kernel, &links, &opened)?;
+    let deny = start_deny(plan, &mut programs)?;
 
     let usable: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
@@ -77,6 +85,7 @@ pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
         workers,
         programs: Arc::clone(&programs),
         filter: controls.filter,
+        deny: Some(deny),
         balance: balance.clone(),
         neighbours: None,
         addresses: None,
@@ -182,17 +191,29 @@ fn open_request(options: &Options, plan: &Plan, links: &[Link]) -> OpenRequest {
 }
 
 /// One program a link, with the sockets in its XSKMAP.
-fn load(plan: &Plan, links: &[Link], opened: &Opened) -> Result<Vec<XdpProgram>, StartError> {
+fn load(
+    plan: &Plan,
+    kernel: &KernelPlan,
+    links: &[Link],
+    opened: &Opened,
+) -> Result<Vec<XdpProgram>, StartError> {
     let steering = plans::steering(plan, host_addresses()?);
     let mut programs = Vec::new();
     for link in links {
-        let mut program = XdpProgram::load(&steering)?;
+        let mut program = XdpProgram::load_with(&steering, kernel)?;
         for port in opened.ports.iter().flatten().filter(|port| port.interface() == link.name) {
             program.insert_socket(port.queue(), &port.socket())?;
         }
         programs.push(program);
     }
     Ok(programs)
+}
+
+/// The deny list, in the maps of every program.
+fn start_deny(plan: &Plan, programs: &mut [XdpProgram]) -> Result<DenyThread, StartError> {
+    let tables = programs.iter_mut().filter_map(XdpProgram::take_deny_maps);
+    let tables = tables.map(|maps| Box::new(maps) as Box<dyn DenyTable>).collect();
+    Ok(DenyThread::start(tables, plan.deny_file.as_deref())?)
 }
 
 /// Second handles of the sockets, to read statistics while the workers own the first ones.

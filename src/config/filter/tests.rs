@@ -403,19 +403,10 @@ not = { src = "10.1.0.0/16", fragment = false }
 }
 
 #[test]
-fn a_filter_that_nothing_reaches_or_follows() {
+fn a_filter_that_nothing_follows() {
     let rule = "[[filter]]\nname = \"a\"\naction = \"drop\"\n";
-    assert_eq!(
-        report_of("lb.toml", rule),
-        "\
-warning: no packet reaches `filter`
- --> lb.toml:1:1
-  |
-1 | [[filter]]
-  | ^^^^^^^^^^ all packets are left to the host
-  |
-  = help: set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`"
-    );
+    // Alone it is a filter for the host: what the XDP program does not drop, the host gets.
+    assert_eq!(report_of("lb.toml", rule), "");
     assert_eq!(
         report_of("lb.toml", &format!("{rule}[dataplane]\nsteer = \"all\"\n")),
         "\
@@ -558,4 +549,16 @@ fn the_example_is_right() {
     let plan = parse("examples/filter.toml", include_str!("../../../examples/filter.toml")).unwrap();
     assert_eq!(plan.warnings, []);
     assert_eq!((plan.filter.len(), plan.filter[2].matches.src_set.as_ref().unwrap().len()), (10, 3));
+}
+
+#[test]
+fn the_deny_list_is_looked_at_before_the_start() {
+    let directory = Directory::new("deny");
+    let text = "[bounce]\n[deny]\nfile = \"deny.txt\"\n[dataplane]\nsteer = \"all\"\n";
+    let report = || report_of(&directory.0.join("lb.toml").display().to_string(), text);
+    assert!(report().contains("cannot read"));
+    directory.write("deny.txt", "192.0.2.1 10m\n192.0.2.1/24\n");
+    assert!(report().contains("line 2: `192.0.2.1/24`: bits are set behind the prefix"));
+    directory.write("deny.txt", "192.0.2.1 10m\n");
+    assert_eq!(report(), "");
 }

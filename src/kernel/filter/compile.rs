@@ -88,6 +88,11 @@ pub enum PlanError {
 }
 
 impl KernelPlan {
+    /// The plan for `rules` rules that all have to run in the worker, for the same reason.
+    pub fn in_worker(rules: usize, why: &WhyWorker) -> Self {
+        Self { places: vec![Place::Worker(why.clone()); rules], ..Self::default() }
+    }
+
     /// Whether some rule runs in the worker.
     pub fn needs_worker(&self) -> bool {
         self.places.iter().any(Place::is_worker)

@@ -39,6 +39,11 @@ pub enum WhyWorker {
     Bounce,
     /// It has a rate.
     Rate,
+    /// Another stage looks at packets before the filter.
+    NotFirst {
+        /// The first stage.
+        stage: String,
+    },
     /// An earlier rule that may match the same packet runs in the worker.
     Behind {
         /// Name of that rule.
@@ -68,6 +73,7 @@ impl fmt::Display for WhyWorker {
         match self {
             Self::Bounce => f.write_str("the XDP program drops and accepts, only a worker sends packets back"),
             Self::Rate => f.write_str("policers run in the worker"),
+            Self::NotFirst { stage } => write!(f, "the stage `{stage}` stands before the filter"),
             Self::Behind { rule } => {
                 write!(f, "it stands behind `{rule}`, which runs in the worker and may match the same packets")
             }

@@ -13,6 +13,8 @@ use crate::pipeline::Counter;
 pub(super) struct Compiled {
     pub rules: Vec<Rule>,
     pub actions: Vec<Action>,
+    /// Rules that are counted here: the others were counted in the XDP program.
+    pub counted: Vec<bool>,
     pub classifier: Classifier,
     pub policers: Policers,
 }
@@ -60,7 +62,20 @@ pub struct FilterControl {
 impl FilterControl {
     /// Control of the stages that filter by `rules`.
     pub fn new(rules: Vec<Rule>) -> Self {
+        let counted = vec![true; rules.len()];
+        Self::counting(rules, counted)
+    }
+
+    /// As [`new`](Self::new), but only rules that are `counted`, by their places in the list, are counted: the others run
+    /// in the XDP program, too, and were counted there.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many as rules.
+    pub fn counting(rules: Vec<Rule>, counted: Vec<bool>) -> Self {
+        assert_eq!(rules.len(), counted.len(), "one for each rule");
         let compiled = Compiled {
+            counted,
             classifier: Classifier::new(&rules),
             policers: Policers::new(rules.iter().map(|rule| rule.rate.as_ref())),
             actions: rules.iter().map(|rule| rule.action).collect(),

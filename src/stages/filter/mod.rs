@@ -7,8 +7,10 @@
 //! * [`linear`] is the meaning of a list: rule after rule. Whatever else evaluates a list (the classifier in the
 //!   worker, the XDP program) is tested against it.
 //!
-//! The list judges the packets that are steered to a worker, wherever it runs: what is left to the host's network
-//! stack is not filtered, so that no rule can lock the operator out.
+//! The list is about every packet that arrives on the interface, but for ARP and neighbour discovery, which are never
+//! filtered: the machine stays reachable. Rules that run in the XDP program act on all of these packets, host traffic
+//! included; rules that must run in a worker see only packets that leave the kernel.
+//! [`kernel::filter`](crate::kernel::filter) says which run where.
 
 #![forbid(unsafe_code)]
 

@@ -26,7 +26,7 @@ impl Filter {
 
     #[inline]
     fn judge(&self, packet: &mut Packet<'_>, now: Ticks) -> Verdict {
-        let Compiled { classifier, policers, actions, .. } = &*self.compiled;
+        let Compiled { classifier, policers, actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
         let facts = Facts::of(bytes, headers);
@@ -36,7 +36,9 @@ impl Filter {
             if !policers.acts(rule, &Seen { bytes, len, headers, facts: &facts }, now) {
                 continue;
             }
-            self.counts.count(rule, len);
+            if counted[rule] {
+                self.counts.count(rule, len);
+            }
             match actions[rule] {
                 Action::Drop => return Verdict::Drop(DropReason::Rule),
                 Action::Accept => return Verdict::Continue,
