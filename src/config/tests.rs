@@ -175,7 +175,7 @@ error: unknown section `logging`
 9 | [logging]
   |  ^^^^^^^
   |
-  = help: known sections: `dataplane`, `filter`, `service`, `bounce`, `pipeline`"#;
+  = help: known sections: `dataplane`, `deny`, `filter`, `service`, `bounce`, `pipeline`"#;
 
     unknown_enum_values: r#"[dataplane]
 mode = "zerocopy"

@@ -143,6 +143,9 @@ pub struct FilterSettings {
     pub flows: u32,
     /// Number of entries in `FILTER_TABLE`.
     pub entries: u32,
+    /// Rules below this number ask for nothing but IPv4 source addresses, if they run in the XDP program at all: what they
+    /// say about an address is final, and a packet that they drop is not parsed further.
+    pub src_rules: u32,
 }
 
 /// Key of `FILTER_ENDPOINTS`.

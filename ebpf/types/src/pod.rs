@@ -85,6 +85,7 @@ pod!(FilterSettings {
     endpoints,
     flows,
     entries,
+    src_rules,
 });
 pod!(EndpointKey { address, port, protocol, ip_version });
 pod!(FlowKey { src, dst, src_port, dst_port, protocol, ip_version, zero });

@@ -182,8 +182,12 @@ impl Held {
             .collect();
         for entry in gone {
             let Some(wanted) = self.entries.get_mut(&entry) else { continue };
-            wanted.by_file = None;
-            if wanted.until.is_none_or(|until| until <= now) {
+            let was_for_ever = wanted.by_file.take().is_some_and(|by_file| by_file.ttl.is_none());
+            if let Some(until) = wanted.until.filter(|until| *until > now) {
+                if was_for_ever {
+                    self.ends.push(Reverse((until, entry)));
+                }
+            } else {
                 match self.take_out(&entry) {
                     Ok(()) => self.counts.removed += 1,
                     Err(error) => errors.push(error),

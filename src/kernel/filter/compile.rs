@@ -159,6 +159,8 @@ pub fn compile(rules: &[Rule]) -> Result<KernelPlan, PlanError> {
 /// The forms of the rules that run in the kernel.
 #[derive(Default)]
 struct Compiler {
+    /// The first rule that is not found by its source address alone.
+    first_other: Option<u32>,
     src: Said,
     dst: Said,
     /// Number of sets, of both directions.
@@ -176,6 +178,11 @@ impl Compiler {
     /// Puts a rule where it can be found fastest.
     fn add(&mut self, index: u32, rule: &Rule) -> Result<(), WhyWorker> {
         let verdict = Verdict::new(index, rule.action == Action::Drop);
+        let Match { src, src_set, .. } = &rule.matches;
+        let only_src = Match { src: src.clone(), src_set: src_set.clone(), ..Match::default() };
+        if rule.matches != only_src || rule.not.is_some() || !rule.action.decides() || src.is_empty() == src_set.is_none() {
+            self.first_other.get_or_insert(index);
+        }
         if rule.action.decides()
             && rule.not.is_none()
             && (self.by_address(&rule.matches, verdict)
@@ -365,6 +372,7 @@ impl Compiler {
             endpoints: self.endpoints.len() as u32,
             flows: self.flows.len() as u32,
             entries: self.entries.len() as u32,
+            src_rules: self.first_other.unwrap_or(places.len() as u32),
         };
         Ok(KernelPlan {
             places,

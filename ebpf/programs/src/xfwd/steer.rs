@@ -39,6 +39,11 @@ const _: () = assert!(size_of::<ServiceKey>() == 20 && size_of::<Key>() == 24);
 /// Decides on one packet, counts the cause, and returns the XDP action.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
+    let source = filter::look_at_source(packet);
+    if filter::drops_by_source(packet, source) {
+        count(Cause::DroppedRule as u32);
+        return xdp_action::XDP_DROP;
+    }
     let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
     let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
@@ -47,7 +52,7 @@ pub fn steer(packet: &Packet) -> u32 {
             count(Cause::DroppedDenied as u32);
             return xdp_action::XDP_DROP;
         }
-        if filter::drops(packet, &headers) {
+        if filter::drops(packet, &headers, source) {
             count(Cause::DroppedRule as u32);
             return xdp_action::XDP_DROP;
         }
