@@ -214,6 +214,57 @@ fn broken_transport_headers() {
 }
 
 #[test]
+fn sctp_has_ports_and_a_header_of_12_bytes() {
+    let sctp = [0x9c, 0x40, 0x0b, 0x59, 0, 0, 0, 1, 0, 0, 0, 0, 0xff];
+    for (packet, transport) in [(ipv4(0, 132, &sctp), 34), (ipv6(132, &[&sctp]), 54)] {
+        let headers = parsed(&packet);
+        assert_eq!((headers.outcome(), headers.src_port, headers.dst_port), (Outcome::Ip, 40_000, 2905));
+        assert_eq!((headers.transport_offset, headers.payload_offset), (transport, transport + 12));
+    }
+    assert_eq!(outcome(&ipv4(0, 132, &sctp[..11])), Outcome::TruncatedSctp);
+    assert_eq!(outcome(&ipv6(132, &[&sctp[..11]])), Outcome::TruncatedSctp);
+    assert_eq!(parsed(&ipv4(1, 132, &sctp)).dst_port, 0, "a later fragment has no ports");
+}
+
+/// The inner packet is not looked at, not even for whether it is there.
+#[test]
+fn parsing_stops_at_a_tunnel() {
+    let inner = &tcp4()[14..];
+    let gre = [&[0, 0, 8, 0], inner].concat();
+    for (protocol, content) in
+        [(4, inner), (4, &inner[..3]), (41, &udp6()[14..]), (47, &gre), (47, &[]), (50, inner)]
+    {
+        for packet in [ipv4(0, protocol, content), ipv6(protocol, &[content])] {
+            let headers = parsed(&packet);
+            assert_eq!((headers.outcome(), headers.protocol), (Outcome::Ip, protocol));
+            assert_eq!((headers.transport_offset, headers.payload_offset, headers.dst_port), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn ip_options_of_both_versions() {
+    assert_eq!(parsed(&tcp4()).ip_options, 0);
+    let with_options = |options: usize| {
+        let mut packet = ipv4(0, 17, &[&vec![1; options][..], &UDP].concat());
+        packet[14] = 0x45 + (options / 4) as u8;
+        parsed(&packet)
+    };
+    assert_eq!((with_options(0).ip_options, with_options(4).ip_options), (0, 1));
+    assert_eq!((with_options(40).ip_options, with_options(40).dst_port), (1, 80));
+
+    let chain = |kind: u8, header: &[u8]| parsed(&ipv6(kind, &[header, &UDP]));
+    let plain = [17, 0, 1, 4, 0, 0, 0, 0];
+    for kind in [0, 43, 60] {
+        assert_eq!((chain(kind, &plain).outcome(), chain(kind, &plain).ip_options), (Outcome::Ip, 1));
+    }
+    assert_eq!(chain(44, &[17, 0, 0, 0, 0, 0, 0, 1]).ip_options, 0, "a fragment header carries none");
+    assert_eq!(chain(51, &[17, 0, 0, 0, 0, 0, 0, 1]).ip_options, 0, "nor does an authentication header");
+    let cut = chain(0, &[60, 0, 1, 4, 0, 0, 0, 0, 17, 9]);
+    assert_eq!((cut.outcome(), cut.ip_options), (Outcome::TruncatedExtension, 1), "what was found stays");
+}
+
+#[test]
 fn icmp_belongs_to_its_ip_version() {
     for packet in [ipv4(0, 58, &[128, 0, 0, 0, 0, 0, 0, 0]), ipv6(1, &[&[8, 0, 0, 0, 0, 0, 0, 0]])] {
         let headers = parsed(&packet);
@@ -337,6 +388,7 @@ fn reference(packet: &[u8]) -> Option<Headers> {
         Some(NetSlice::Ipv4(ip)) => {
             expected.ip_version = 4;
             let header = ip.header();
+            expected.ip_options = u8::from(!header.options().is_empty());
             expected.fragment = match (header.fragments_offset().value(), header.more_fragments()) {
                 (0, false) => Fragment::No,
                 (0, true) => Fragment::First,
@@ -353,8 +405,14 @@ fn reference(packet: &[u8]) -> Option<Headers> {
                 return None;
             }
             for extension in extensions {
-                let etherparse::Ipv6ExtensionSlice::Fragment(fragment) = extension else {
-                    continue;
+                use etherparse::Ipv6ExtensionSlice as Extension;
+                let fragment = match extension {
+                    Extension::Fragment(fragment) => fragment,
+                    Extension::Authentication(_) => continue,
+                    Extension::HopByHop(_) | Extension::Routing(_) | Extension::DestinationOptions(_) => {
+                        expected.ip_options = 1;
+                        continue;
+                    }
                 };
                 if fragment.fragment_offset().value() > 0 {
                     // It goes on behind the fragment header of a later fragment.
@@ -399,6 +457,14 @@ fn reference(packet: &[u8]) -> Option<Headers> {
             (expected.icmp_type, expected.icmp_code) = (icmp.type_u8(), icmp.code_u8());
             expected.transport_offset = offset_of(icmp.slice());
             expected.payload_offset = expected.transport_offset + 8;
+        }
+        // It does not know SCTP.
+        None if expected.protocol == 132 && expected.fragment == Fragment::No as u8 => {
+            let header = payload.payload;
+            expected.transport_offset = offset_of(header);
+            expected.payload_offset = expected.transport_offset + 12;
+            expected.src_port = u16::from_be_bytes([header[0], header[1]]);
+            expected.dst_port = u16::from_be_bytes([header[2], header[3]]);
         }
         _ => {}
     }

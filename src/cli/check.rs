@@ -1,19 +1,40 @@
 //! `xfwd check CONFIG`: is it right, and what would it do?
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use comfy_table::{ContentArrangement, Table, presets};
+
 use super::WRONG_INPUT;
 use super::output::{print, say, say_error};
-use crate::config::{self, ConfigError, Plan};
+use crate::config::{self, ConfigError, Plan, Protocol};
+use crate::kernel::filter::{KernelPlan, Place};
+use crate::runtime;
+use crate::stages::filter::fields::{FIELDS, GENERAL};
+use crate::stages::filter::{FragmentKind, Match, Prefix, Rule};
 
-pub(super) fn check(path: &Path) -> ExitCode {
+pub(super) fn check(explain_fields: bool, path: Option<&Path>) -> ExitCode {
+    if explain_fields {
+        print(explanation());
+    }
+    let Some(path) = path else { return ExitCode::SUCCESS };
     match config::load(path) {
         Ok(plan) => {
+            let kernel = match runtime::kernel_plan(&plan) {
+                Ok(kernel) => kernel,
+                Err(error) => {
+                    say(format!("error: {}: filter: {error}", path.display()));
+                    return ExitCode::from(WRONG_INPUT);
+                }
+            };
             for warning in &plan.warnings {
                 say(warning);
             }
-            print(describe(&plan).join("\n"))
+            unseen(&plan, &kernel).iter().for_each(say);
+            let mut lines = rules(&plan, &kernel);
+            lines.extend(describe(&plan));
+            print(lines.join("\n"))
         }
         Err(error) => refuse(&error),
     }
@@ -29,9 +50,77 @@ pub(super) fn refuse(error: &ConfigError) -> ExitCode {
     ExitCode::from(WRONG_INPUT)
 }
 
+/// Every key of a filter rule.
+fn explanation() -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["key", "holds", "meaning"]);
+    // Wide enough for prose, also where there is no terminal to ask for its width.
+    table.set_width(table.width().unwrap_or(120).clamp(80, 120));
+    for field in FIELDS {
+        table.add_row([field.key, field.holds, field.meaning]);
+    }
+    format!("{GENERAL}\n\n{table}")
+}
+
+/// Each rule, and where it runs.
+fn rules(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
+    let line = |(rule, place): (&Rule, &Place)| format!("filter {rule}\n    runs in {place}");
+    plan.filter.iter().zip(&kernel.places).map(line).collect()
+}
+
+/// Warnings about rules that run in the worker and may match packets that never get there.
+fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
+    let steering = plan.steering();
+    let rules = plan
+        .filter
+        .iter()
+        .zip(&kernel.places)
+        .filter(|(rule, place)| place.is_worker() && !only_steered(&rule.matches, &steering.services));
+    rules
+        .map(|(rule, _)| {
+            let kept = if steering.all {
+                "packets addressed to this host are left to it and"
+            } else if steering.services.is_empty() {
+                "no packet leaves the kernel: all"
+            } else {
+                "packets that are not of a service are left to the host and"
+            };
+            format!("warning: rule `{}` runs in the worker: {kept} go past it unseen", rule.name)
+        })
+        .collect()
+}
+
+/// Whether all that a match holds for is steered to a worker, since it is of a service.
+fn only_steered(matches: &Match, services: &[(IpAddr, Protocol, u16)]) -> bool {
+    let is_service = |address: IpAddr, protocol: u8, port: u16| {
+        services.iter().any(|service| (service.0, service.1.number(), service.2) == (address, protocol, port))
+    };
+    let Match { dst, protocol, dst_port, fragment, .. } = matches;
+    let is_some = !dst.is_empty() && !protocol.is_empty() && !dst_port.is_empty();
+    // Fragments are left to the host even if they are a service's, so are malformed packets.
+    is_some
+        && *fragment == Some(FragmentKind::No)
+        && matches.malformed == Some(false)
+        && dst.iter().all(|prefix| {
+            Prefix::new(prefix.address(), 128) == *prefix
+                && protocol.iter().all(|&protocol| {
+                    // Each port is looked for, so a range stops at the first that is none.
+                    dst_port
+                        .iter()
+                        .cloned()
+                        .flatten()
+                        .all(|port| is_service(prefix.address(), protocol, port))
+                })
+        })
+}
+
 /// What the plan does, a line each.
 pub(super) fn describe(plan: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(file) = &plan.deny_file {
+        lines.push(format!("deny list: {}, followed while running", file.display()));
+    }
     for service in &plan.services {
         let total: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
         let backends: Vec<String> = service

@@ -50,7 +50,9 @@ fn total_line(before: &Snapshot, now: &Snapshot) -> String {
         spaced(&per_second(|s| s.totals.bytes * 8)),
         per_second(|s| s.totals.verdicts.bounce),
         per_second(|s| s.totals.verdicts.forward),
-        per_second(|s| s.totals.verdicts.drop),
+        per_second(|s| {
+            s.totals.verdicts.drop + s.interfaces.iter().map(|interface| interface.dropped).sum::<u64>()
+        }),
         per_second(|s| s.totals.lost),
         per_second(|s| s.interfaces.iter().map(|interface| interface.passed + interface.malformed).sum()),
     )

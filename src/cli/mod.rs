@@ -37,9 +37,12 @@ struct Cli {
 enum Command {
     /// Check a config and say what it would do, without touching anything.
     Check {
+        /// Say what every key of a filter rule means, for fragments, tunnels and malformed packets too.
+        #[arg(long)]
+        explain_fields: bool,
         /// The config.
-        #[arg(value_name = "CONFIG")]
-        config: PathBuf,
+        #[arg(value_name = "CONFIG", required_unless_present = "explain_fields")]
+        config: Option<PathBuf>,
     },
     /// What this kernel, and the driver of an interface, can do, and what that means.
     Features {
@@ -96,7 +99,9 @@ pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("XFWD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     match Cli::parse() {
-        Cli { command: Some(Command::Check { config }), .. } => check::check(&config),
+        Cli { command: Some(Command::Check { explain_fields, config }), .. } => {
+            check::check(explain_fields, config.as_deref())
+        }
         Cli { command: Some(Command::Features { interface, json }), .. } => {
             features::features(interface.as_deref(), json)
         }
@@ -138,5 +143,7 @@ mod tests {
         let check = Cli::parse_from(["xfwd", "check", "lb.toml"]);
         assert!(matches!(check.command, Some(Command::Check { .. })));
         assert!(Cli::try_parse_from(["xfwd", "lb.toml"]).is_err(), "an interface is needed");
+        assert!(Cli::try_parse_from(["xfwd", "check"]).is_err(), "a config is needed");
+        assert!(Cli::try_parse_from(["xfwd", "check", "--explain-fields"]).is_ok());
     }
 }

@@ -7,6 +7,7 @@ use console::Term;
 
 use super::output::count;
 use crate::runtime::Snapshot;
+use crate::stages::filter::RuleCounters;
 
 /// Everything that was counted, as tables.
 pub(super) fn tables(snapshot: &Snapshot) -> String {
@@ -24,7 +25,9 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
         count(totals.sent),
         count(totals.lost),
     );
-    for table in [queues(snapshot), causes(snapshot), backends(snapshot)].into_iter().flatten() {
+    for table in
+        [queues(snapshot), causes(snapshot), rules(snapshot), backends(snapshot)].into_iter().flatten()
+    {
         let _ = write!(text, "\n{table}");
         text.push('\n');
     }
@@ -98,6 +101,19 @@ fn causes(snapshot: &Snapshot) -> Option<Table> {
         for (reason, packets) in &row.counters.dropped {
             table.add_row([format!("worker {}", row.worker), format!("dropped-{reason}"), count(*packets)]);
         }
+    }
+    numbers_from(&mut table, 2);
+    (table.row_count() > 0).then_some(table)
+}
+
+/// Of longer lists only rules that acted on a packet are shown.
+const ALL_RULES: usize = 50;
+
+fn rules(snapshot: &Snapshot) -> Option<Table> {
+    let mut table = table(&["rule", "action", "packets", "bytes"]);
+    let is_shown = |rule: &&RuleCounters| snapshot.rules.len() <= ALL_RULES || rule.packets > 0;
+    for rule in snapshot.rules.iter().filter(is_shown) {
+        table.add_row([rule.name.clone(), rule.action.to_string(), count(rule.packets), count(rule.bytes)]);
     }
     numbers_from(&mut table, 2);
     (table.row_count() > 0).then_some(table)

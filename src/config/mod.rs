@@ -1,4 +1,5 @@
-//! The config file: `lb.toml` in, a validated [`Plan`] out. Pure but for [`load`], which reads the file.
+//! The config file: `lb.toml` in, a validated [`Plan`] out. Pure but for [`load`], which reads
+//! the file, and for the set files that it names.
 //!
 //! All errors found are reported at once, each with line, column, and what would be right:
 //!
@@ -18,7 +19,9 @@
 mod bounce;
 mod choice;
 mod dataplane;
+mod deny;
 mod diagnostic;
+pub(crate) mod filter;
 mod pipeline;
 mod plan;
 mod reader;
@@ -81,7 +84,8 @@ pub fn load(path: &Path) -> Result<Plan, ConfigError> {
     parse(&path.display().to_string(), &text)
 }
 
-/// Validates a config given as text; `name` is the file name that messages show.
+/// Validates a config given as text; `name` is the file name that messages show. Set files that it names are read,
+/// relative to the directory of `name`.
 ///
 /// ```
 /// let plan = xfwd::config::parse("example", "[dataplane]\nsteer = \"all\"\n[bounce]")?;
@@ -96,5 +100,6 @@ pub fn load(path: &Path) -> Result<Plan, ConfigError> {
 ///
 /// [`ConfigError::Invalid`] when `text` is not a valid config.
 pub fn parse(name: &str, text: &str) -> Result<Plan, ConfigError> {
-    plan::read(name, text).map_err(ConfigError::Invalid)
+    let directory = Path::new(name).parent().unwrap_or(Path::new("")).to_owned();
+    plan::read(name, text, &filter::Files { directory }).map_err(ConfigError::Invalid)
 }

@@ -8,6 +8,8 @@ use crate::words::choices;
 choices! {
     /// A stage of the pipeline.
     pub enum StageKind {
+        /// The packet filter, of `[[filter]]`.
+        Filter = "filter",
         /// Load balancing, of `[[service]]`.
         Balance = "balance",
         /// Back where it came from, of `[bounce]`.
@@ -19,6 +21,7 @@ impl StageKind {
     /// Name of the section that has its settings.
     const fn section(self) -> &'static str {
         match self {
+            Self::Filter => "filter",
             Self::Balance => "service",
             Self::Bounce => "bounce",
         }
@@ -27,24 +30,22 @@ impl StageKind {
     /// The section as it stands in the file.
     const fn header(self) -> &'static str {
         match self {
+            Self::Filter => "[[filter]]",
             Self::Balance => "[[service]]",
             Self::Bounce => "[bounce]",
         }
     }
 }
 
-/// A stage that is planned but cannot be used yet, and its section.
-pub(super) const NOT_BUILT: &str = "filter";
-
 /// The stages in the order a packet passes them: what `[pipeline]` names, or else all that have a section.
 pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind> {
-    let all = [StageKind::Balance, StageKind::Bounce];
+    let all = [StageKind::Filter, StageKind::Balance, StageKind::Bounce];
     let in_file = all.into_iter().filter(|stage| root.has(stage.section()));
     let section = root.table(reader, "pipeline", "[pipeline]", &["stages"]);
     let named = section.as_ref().and_then(|section| section.texts(reader, "stages"));
     let Some(named) = named else {
         let stages: Vec<_> = in_file.collect();
-        if stages.is_empty() && !root.has(NOT_BUILT) {
+        if stages.is_empty() {
             reader.error_about_file("there is nothing to do").help(
                 "add `[[service]]` to balance load, or `[bounce]` to send packets back where they came from",
             );
@@ -73,12 +74,10 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind
                 .label(format!("`stages` of `[pipeline]` does not name `{unused}`"));
         }
     }
-    let position = |wanted| stages.iter().position(|stage| *stage.get_ref() == wanted);
-    if let (Some(bounce), Some(balance)) = (position(StageKind::Bounce), position(StageKind::Balance))
-        && bounce < balance
-    {
+    let bounce = stages.iter().position(|stage| *stage.get_ref() == StageKind::Bounce);
+    for behind in stages.iter().skip(bounce.map_or(stages.len(), |bounce| bounce + 1)) {
         reader
-            .warning(stages[balance].span(), "no packet reaches `balance`")
+            .warning(behind.span(), format!("no packet reaches `{}`", behind.get_ref()))
             .label("`bounce` stands before it and sends every packet back");
     }
     stages.into_iter().map(Spanned::into_inner).collect()
@@ -91,10 +90,6 @@ fn stage(
     word: &Spanned<&str>,
     before: &[Spanned<StageKind>],
 ) -> Option<StageKind> {
-    if *word.get_ref() == NOT_BUILT {
-        reader.error(word.span(), "the stage `filter` is not built yet").label("remove it");
-        return None;
-    }
     let stage: StageKind = choice(reader, "stages", word)?;
     if before.iter().any(|first| *first.get_ref() == stage) {
         reader

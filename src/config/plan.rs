@@ -1,15 +1,17 @@
 //! The whole file: its sections together, and what follows from them.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
-use super::pipeline::NOT_BUILT;
 use super::reader::{Reader, Section};
-use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer, bounce, dataplane, pipeline, service};
+use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer};
+use super::{bounce, dataplane, deny, filter, pipeline, service};
+use crate::stages::filter::Rule;
 
 /// A config that has been found valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +19,10 @@ use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer, bounce, data
 pub struct Plan {
     /// How packets are moved.
     pub dataplane: Dataplane,
+    /// The rules of the packet filter, in order.
+    pub filter: Vec<Rule>,
+    /// The file of the dynamic deny list, if there is one.
+    pub deny_file: Option<PathBuf>,
     /// What is balanced, in the order of the file.
     pub services: Vec<Service>,
     /// How packets are bounced, if that has a section.
@@ -51,11 +57,10 @@ impl Plan {
     }
 }
 
-const SECTIONS: &[&str] = &["dataplane", "service", "bounce", "pipeline"];
-const SECTIONS_AND_PLANNED: &[&str] = &["dataplane", "service", "bounce", "pipeline", NOT_BUILT];
+const SECTIONS: &[&str] = &["dataplane", "deny", "filter", "service", "bounce", "pipeline"];
 
 /// Reads a whole file; what is wrong with it in the order of the file.
-pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
+pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan, Vec<Diagnostic>> {
     let mut reader = Reader::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -66,14 +71,10 @@ pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
         }
         return Err(reader.finish().unwrap_or_else(|diagnostics| diagnostics));
     }
-    // A table that is planned is known for now only to be told apart from a misspelling.
-    let table = document.get_ref();
-    let known = if table.contains_key(NOT_BUILT) { SECTIONS_AND_PLANNED } else { SECTIONS };
-    let root = Section::open(&mut reader, "", table, 0..0, known);
-    if let Some(planned) = root.value(NOT_BUILT) {
-        reader.error(planned.span(), "`[filter]` is not built yet").label("remove it");
-    }
+    let root = Section::open(&mut reader, "", document.get_ref(), 0..0, SECTIONS);
     let dataplane = dataplane::read(&root, &mut reader);
+    let filter = filter::read(&root, &mut reader, files);
+    let deny_file = deny::read(&root, &mut reader, files);
     let services = service::read(&root, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
     let stages = pipeline::read(&root, &mut reader);
@@ -85,7 +86,17 @@ pub(super) fn read(file: &str, text: &str) -> Result<Plan, Vec<Diagnostic>> {
             .label("all packets are left to the host")
             .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
     }
+    if let Some(rule) = root.first("filter") {
+        // Without these no packet leaves the kernel; what a rule cannot do there `xfwd check` says.
+        let leaves = dataplane.steer == Steer::All || root.has("service");
+        if leaves && stages.last() == Some(&StageKind::Filter) {
+            reader
+                .warning(rule, "nothing follows `filter`")
+                .label("what it lets through is dropped: a packet that left the kernel cannot be given back")
+                .help("add `[[service]]` or `[bounce]`");
+        }
+    }
     let bounce = bounce.map(Spanned::into_inner);
     let warnings = reader.finish()?;
-    Ok(Plan { dataplane, services, bounce, stages, warnings })
+    Ok(Plan { dataplane, filter, deny_file, services, bounce, stages, warnings })
 }

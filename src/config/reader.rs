@@ -51,13 +51,25 @@ impl<'t> Reader<'t> {
     /// What was reported, in the order of the file: the errors, or if there are none, the warnings. Beside
     /// errors warnings are left out: half of them would follow from the errors.
     pub fn finish(mut self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        // This file first, then those it names.
+        let file = self.file;
+        let place = |diagnostic: &Diagnostic| {
+            let other = if diagnostic.file == file { String::new() } else { diagnostic.file.clone() };
+            (other, diagnostic.line, diagnostic.column)
+        };
+        self.diagnostics.sort_by_cached_key(place);
         let (errors, warnings): (Vec<_>, Vec<_>) =
             self.diagnostics.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
         if errors.is_empty() { Ok(warnings) } else { Err(errors) }
     }
 
-    fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) -> &mut Diagnostic {
+    /// Reports what was found in another file.
+    pub fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Reports a value that is not `expected`.
+    pub fn wrong_type(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) -> &mut Diagnostic {
         let found = value.get_ref().type_str();
         let article = if found.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
         self.error(value.span(), format!("`{key}` must be {expected}"))
@@ -103,6 +115,11 @@ impl<'t> Section<'t> {
         Self { name, table, span, misspelt }
     }
 
+    /// Whether it has no key.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// Where its header is.
     pub fn span(&self) -> Span {
         self.span.clone()
@@ -115,6 +132,13 @@ impl<'t> Section<'t> {
 
     pub fn value(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.table.get(key)
+    }
+
+    /// Where the first table `[[key]]` below this one starts.
+    pub fn first(&self, key: &str) -> Option<Span> {
+        let value = self.value(key)?;
+        let first = value.get_ref().as_array().and_then(|tables| tables.iter().next());
+        first.map(|table| table.span())
     }
 
     /// Reports `key` as missing unless it is there or misspelt; `example` is a value it could have.

@@ -175,7 +175,7 @@ error: unknown section `logging`
 9 | [logging]
   |  ^^^^^^^
   |
-  = help: known sections: `dataplane`, `service`, `bounce`, `pipeline`"#;
+  = help: known sections: `dataplane`, `deny`, `filter`, `service`, `bounce`, `pipeline`"#;
 
     unknown_enum_values: r#"[dataplane]
 mode = "zerocopy"
@@ -592,7 +592,7 @@ error: unknown value `mirror` for `stages`
   --> lb.toml:10:22
    |
 10 | stages = ["balanse", "mirror"]
-   |                      ^^^^^^^^ known: `balance`, `bounce`"#;
+   |                      ^^^^^^^^ known: `filter`, `balance`, `bounce`"#;
 
     stage_twice: format!("{WEB}{}", r#"[pipeline]
 stages = ["balance", "balance"]
@@ -613,22 +613,6 @@ error: `stages` is empty
    |          ^^
    |
    = help: without `stages`, all sections of the file are used"#;
-
-    filter_is_not_built: format!("{WEB}{}", r#"[filter]
-[pipeline]
-stages = ["filter", "balance"]
-"#), r#"
-error: `[filter]` is not built yet
- --> lb.toml:9:1
-  |
-9 | [filter]
-  | ^^^^^^^^ remove it
-
-error: the stage `filter` is not built yet
-  --> lb.toml:11:11
-   |
-11 | stages = ["filter", "balance"]
-   |           ^^^^^^^^ remove it"#;
 
     bounce_that_nothing_reaches: r#"[bounce]
 "#, r#"

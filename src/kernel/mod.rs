@@ -5,8 +5,10 @@
 
 pub mod addresses;
 pub mod capabilities;
+pub mod deny;
 mod ethtool;
 pub mod features;
+pub mod filter;
 pub mod link;
 pub mod neighbours;
 pub mod netdev;

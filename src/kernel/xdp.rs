@@ -17,8 +17,11 @@
 //! object built from it is part of this library.
 
 mod attachment;
+mod batch;
 mod counters;
+mod deny;
 mod error;
+mod filter;
 mod steering;
 mod tables;
 mod test_run;
@@ -32,14 +35,17 @@ use aya::{
 };
 use xfwd_ebpf_types::{Cause, MAX_QUEUES};
 
-use self::{attachment::Attachment, error::is_refused, tables::Tables};
+use self::{attachment::Attachment, error::is_refused, filter::FilterMaps, tables::Tables};
 pub use self::{
     attachment::XdpMode,
     counters::KernelCounters,
+    deny::DenyMaps,
     error::XdpError,
+    filter::RuleCount,
     steering::{Steering, address_key, service_key},
     test_run::XdpAction,
 };
+use super::filter::KernelPlan;
 
 /// The object that `scripts/build-ebpf` builds.
 static OBJECT: &[u8] =
@@ -54,27 +60,39 @@ pub struct XdpProgram {
     attachment: Option<Attachment>,
     sockets: XskMap<MapData>,
     tables: Tables,
+    filter: FilterMaps,
     counters: PerCpuArray<MapData, u64>,
     object: Ebpf,
 }
 
 impl XdpProgram {
-    /// Creates the maps, fills them by `steering`, and loads the program. Nothing is attached yet.
+    /// Creates the maps, fills them by `steering`, and loads the program, without a filter. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_with`](Self::load_with).
+    pub fn load(steering: &Steering) -> Result<Self, XdpError> {
+        Self::load_with(steering, &KernelPlan::default())
+    }
+
+    /// Creates the maps, fills them by `steering` and `filter`, and loads the program. Nothing is attached yet.
     ///
     /// # Errors
     ///
     /// [`XdpError::NotPermitted`] without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or root),
     /// [`XdpError::KernelTooOld`] before Linux 5.18, [`XdpError::MapFull`] for more services or addresses
     /// than the maps hold, [`XdpError::Load`] otherwise.
-    pub fn load(steering: &Steering) -> Result<Self, XdpError> {
+    pub fn load_with(steering: &Steering, filter: &KernelPlan) -> Result<Self, XdpError> {
+        let mut loader = EbpfLoader::new();
+        filter::size(&mut loader, filter);
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
         // longer to read than all the rest takes (seconds in an emulated machine).
-        let mut object =
-            EbpfLoader::new().btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
+        let mut object = loader.btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,
             tables: Tables::new(&mut object)?,
+            filter: FilterMaps::new(&mut object, filter)?,
             counters: take_map(&mut object, "COUNTERS")?,
             object,
         };
@@ -187,6 +205,21 @@ impl XdpProgram {
             counters.set(index, by_cpu.iter().sum());
         }
         Ok(counters)
+    }
+
+    /// The maps of the deny list; `None` when they were taken before.
+    pub fn take_deny_maps(&mut self) -> Option<DenyMaps> {
+        DenyMaps::take(&mut self.object)
+    }
+
+    /// What each rule of the filter did in the XDP program, in the order of the list, since the program was loaded;
+    /// empty without a filter, 0 for rules that run in the worker.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Map`] when the kernel refuses.
+    pub fn rule_counts(&self) -> Result<Vec<RuleCount>, XdpError> {
+        self.filter.counts()
     }
 
     fn program(&self, name: &'static str) -> Result<&Xdp, XdpError> {

@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use xfwd_ebpf_types::map_ipv4;
 
-use super::protocol::{TCP, UDP};
+use super::protocol::{SCTP, TCP, UDP};
 use super::{Fragment, Headers, Outcome};
 
 /// Addresses, ports and protocol of a packet.
@@ -41,7 +41,7 @@ impl FiveTuple {
     /// The five-tuple of a packet: `data` holds at least what was parsed, `headers` is what the parser found
     /// in it.
     ///
-    /// Ports are those of TCP and UDP. For other protocols they are 0, and for every fragment, the first
+    /// Ports are those of TCP, UDP and SCTP. For other protocols they are 0, and for every fragment, the first
     /// included, so that all fragments of a datagram belong to one flow.
     ///
     /// `None` unless the packet is well-formed IP ([`Outcome::Ip`]), or when `data` is shorter than the IP
@@ -97,7 +97,7 @@ fn addresses(data: &[u8], headers: &Headers) -> Option<([u8; 16], [u8; 16])> {
 
 #[inline(always)]
 fn ports(headers: &Headers) -> (u16, u16) {
-    if headers.fragment == Fragment::No as u8 && matches!(headers.protocol, TCP | UDP) {
+    if headers.fragment == Fragment::No as u8 && matches!(headers.protocol, TCP | UDP | SCTP) {
         (headers.src_port, headers.dst_port)
     } else {
         (0, 0)

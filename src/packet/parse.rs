@@ -1,9 +1,27 @@
 //! The one-pass parser: bytes of a packet in, [`Headers`] out, by the rules in the documentation of
 //! [`Headers`]' module. The XDP program has a parser of its own; both agree on every packet.
+//!
+//! # Beside etherparse
+//!
+//! On well-formed packets both find the same, which `tests/parser.rs` tests. Where the rules differ, on purpose:
+//!
+//! | packet | here | etherparse |
+//! |---|---|---|
+//! | third VLAN tag | not looked into, not IP | three tags |
+//! | ethertype 0x9100, which no standard assigns to tags | not IP | a tag |
+//! | AH in IPv4 | protocol 51, parsing ends | skipped |
+//! | more than eight IPv6 extension headers | malformed | followed |
+//! | extension headers behind the fragment header of a later fragment | not looked into: they are data | followed |
+//! | first fragment | transport header parsed | no transport header |
+//! | IPv6 payload length 0 | no payload | length of what was received |
+//! | hop-by-hop options that are not first | skipped | an error |
+//! | UDP length 0 | malformed | the rest of the IP packet |
+//! | SCTP | ports | protocol number only |
+//! | ICMP in IPv6, ICMPv6 in IPv4 | protocol number only | parsed |
 
 use super::protocol::{
     AUTHENTICATION, DESTINATION_OPTIONS, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN,
-    ETHERTYPE_VLAN, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, TCP, UDP,
+    ETHERTYPE_VLAN, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, SCTP, TCP, UDP,
 };
 use super::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
 
@@ -179,6 +197,7 @@ fn ipv4(linear: &[u8], packet_len: usize, offset: usize, headers: &mut Headers) 
     }
     headers.end = end as u32;
     headers.protocol = header[9];
+    headers.ip_options = u8::from(header_bytes > 20);
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     if fragment & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) != 0 {
         if fragment & IPV4_FRAGMENT_OFFSET != 0 {
@@ -190,6 +209,7 @@ fn ipv4(linear: &[u8], packet_len: usize, offset: usize, headers: &mut Headers) 
     match headers.protocol {
         TCP => tcp(linear, transport, end, headers),
         UDP => udp(linear, transport, end, headers),
+        SCTP => sctp(linear, transport, end, headers),
         ICMP => icmp(linear, transport, end, headers),
         _ => Outcome::Ip,
     }
@@ -210,11 +230,17 @@ fn ipv6(linear: &[u8], packet_len: usize, offset: usize, headers: &mut Headers) 
         return Outcome::Ipv6PayloadLength;
     }
     headers.end = end as u32;
-    let mut chain =
-        Chain { next: header[6], offset: transport, fragment: Fragment::No, outcome: Outcome::Ip };
+    let mut chain = Chain {
+        next: header[6],
+        offset: transport,
+        fragment: Fragment::No,
+        has_options: false,
+        outcome: Outcome::Ip,
+    };
     if !matches!(chain.next, TCP | UDP | ICMPV6) {
         chain = extensions(linear, chain, end.min(linear.len()));
         headers.fragment = chain.fragment as u8;
+        headers.ip_options = u8::from(chain.has_options);
         if chain.outcome != Outcome::Ip {
             return chain.outcome;
         }
@@ -226,6 +252,7 @@ fn ipv6(linear: &[u8], packet_len: usize, offset: usize, headers: &mut Headers) 
     match chain.next {
         TCP => tcp(linear, chain.offset, end, headers),
         UDP => udp(linear, chain.offset, end, headers),
+        SCTP => sctp(linear, chain.offset, end, headers),
         ICMPV6 => icmp(linear, chain.offset, end, headers),
         _ => Outcome::Ip,
     }
@@ -238,6 +265,8 @@ struct Chain {
     next: u8,
     offset: usize,
     fragment: Fragment,
+    /// Whether one of the headers carried what IPv4 has options for.
+    has_options: bool,
     /// [`Outcome::Ip`] unless the chain is broken.
     outcome: Outcome,
 }
@@ -268,6 +297,7 @@ fn extensions(linear: &[u8], mut chain: Chain, limit: usize) -> Chain {
             return Chain { outcome: Outcome::TruncatedExtension, ..chain };
         }
         let is_fragment = chain.next == FRAGMENT;
+        chain.has_options |= matches!(chain.next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS);
         chain.next = following;
         chain.offset += bytes;
         if is_fragment {
@@ -319,6 +349,18 @@ fn udp(linear: &[u8], offset: usize, end: usize, headers: &mut Headers) -> Outco
         return Outcome::UdpLength;
     }
     headers.payload_offset = (offset + 8) as u16;
+    Outcome::Ip
+}
+
+#[inline(always)]
+fn sctp(linear: &[u8], offset: usize, end: usize, headers: &mut Headers) -> Outcome {
+    let Some(header) = bytes_at::<12>(linear, offset, end.min(linear.len())) else {
+        return Outcome::TruncatedSctp;
+    };
+    headers.transport_offset = offset as u16;
+    headers.src_port = u16::from_be_bytes([header[0], header[1]]);
+    headers.dst_port = u16::from_be_bytes([header[2], header[3]]);
+    headers.payload_offset = (offset + 12) as u16;
     Outcome::Ip
 }
 

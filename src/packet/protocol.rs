@@ -29,3 +29,5 @@ pub const AUTHENTICATION: u8 = 51;
 pub const ICMPV6: u8 = 58;
 /// IPv6 destination options (RFC 8200).
 pub const DESTINATION_OPTIONS: u8 = 60;
+/// SCTP (RFC 9260).
+pub const SCTP: u8 = 132;

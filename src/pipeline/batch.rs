@@ -1,5 +1,7 @@
 //! The packets of one turn of a worker.
 
+use std::time::Instant;
+
 use arrayvec::ArrayVec;
 
 use super::{Packet, PortIndex, Verdict};
@@ -13,6 +15,7 @@ pub struct Batch<'a> {
     verdicts: [Verdict; BATCH_SIZE],
     undecided: u64,
     port: PortIndex,
+    now: Option<Instant>,
 }
 
 /// The verdicts of a batch that has run through its pipeline, in the order of the packets.
@@ -22,7 +25,8 @@ impl<'a> Batch<'a> {
     /// An empty batch of packets that came in by `port`.
     #[inline]
     pub fn new(port: PortIndex) -> Self {
-        Self { packets: ArrayVec::new(), verdicts: [Verdict::Continue; BATCH_SIZE], undecided: 0, port }
+        let verdicts = [Verdict::Continue; BATCH_SIZE];
+        Self { packets: ArrayVec::new(), verdicts, undecided: 0, port, now: None }
     }
 
     /// Adds a packet: the bytes of its first buffer, and the length of the whole packet.
@@ -60,6 +64,18 @@ impl<'a> Batch<'a> {
     #[inline]
     pub fn port(&self) -> PortIndex {
         self.port
+    }
+
+    /// The time at which these packets are processed: the same for all of them and for all stages. The clock is read when
+    /// a stage asks for the first time, so a pipeline that does not ask does not pay for it.
+    #[inline]
+    pub fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
+    }
+
+    /// Sets what [`now`](Self::now) answers: for tests, and for packets that were captured before.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = Some(now);
     }
 
     /// The packet at `index`.

@@ -7,6 +7,8 @@ use thiserror::Error;
 use super::NoSuchCore;
 use crate::kernel::addresses::AddressError;
 use crate::kernel::capabilities::MissingCapabilities;
+use crate::kernel::deny::StartDenyError;
+use crate::kernel::filter::PlanError;
 use crate::kernel::link::LinkError;
 use crate::kernel::neighbours::NeighbourError;
 use crate::kernel::routes::RouteError;
@@ -100,6 +102,12 @@ pub enum StartError {
         /// Why.
         source: TableError,
     },
+    /// The rules of the filter do not fit the XDP program's maps.
+    #[error("filter: {0}")]
+    Filter(#[from] PlanError),
+    /// The deny list could not be started.
+    #[error(transparent)]
+    Deny(#[from] StartDenyError),
     /// The host's addresses could not be read.
     #[error(transparent)]
     Addresses(#[from] AddressError),

@@ -23,6 +23,7 @@ mod start;
 
 pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
+pub use plan::kernel_plan;
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};
 pub use start::{Options, start, start_with};

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use super::StartError;
 use crate::config::{Plan, Service, StageKind};
+use crate::kernel;
+use crate::kernel::filter::{KernelPlan, Place, PlanError, WhyWorker};
 use crate::kernel::link::Link;
 use crate::kernel::routes::{Route, RouteKind, route_to};
 use crate::kernel::xdp::{Steering, service_key};
@@ -12,6 +14,7 @@ use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
 use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
 use crate::stages::bounce::Bounce;
+use crate::stages::filter::FilterControl;
 
 /// What the XDP program is told to take out of the kernel.
 pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
@@ -115,14 +118,53 @@ fn balanced(service: &Service, egress: &HashMap<IpAddr, Egress>) -> Result<Balan
     })
 }
 
+/// Which rules of the filter run in the XDP program, and its maps.
+///
+/// # Errors
+///
+/// [`PlanError`] when the rules do not fit the maps.
+pub fn kernel_plan(plan: &Plan) -> Result<KernelPlan, PlanError> {
+    match plan.stages.iter().position(|stage| *stage == StageKind::Filter) {
+        None => Ok(KernelPlan::default()),
+        Some(0) => kernel::filter::compile(&plan.filter),
+        // What an earlier stage sends on is not the filter's: in the kernel it would be.
+        Some(_) => {
+            let stage = plan.stages[0].to_string();
+            Ok(KernelPlan::in_worker(plan.filter.len(), &WhyWorker::NotFirst { stage }))
+        }
+    }
+}
+
+/// The rules, compiled for the workers; they count only those that the XDP program does not.
+pub(super) fn filter(plan: &Plan, kernel: &KernelPlan) -> Option<FilterControl> {
+    plan.stages.contains(&StageKind::Filter).then(|| {
+        let counted = kernel.places.iter().map(Place::is_worker).collect();
+        FilterControl::counting(plan.filter.clone(), counted)
+    })
+}
+
+/// What makes the stages of the workers.
+pub(super) struct Controls {
+    pub filter: Option<FilterControl>,
+    /// Whether some rule runs in the worker.
+    pub filter_in_worker: bool,
+    pub balance: Option<BalanceControl>,
+}
+
 /// The pipeline of one worker.
-pub(super) fn pipeline(plan: &Plan, balance: Option<&mut BalanceControl>) -> Pipeline {
+pub(super) fn pipeline(plan: &Plan, controls: &mut Controls) -> Pipeline {
     let mut pipeline = Pipeline::new();
-    let mut balance = balance;
+    let (mut filter, mut balance) = (controls.filter.as_mut(), controls.balance.as_mut());
     for stage in &plan.stages {
         match stage {
             StageKind::Balance => {
                 if let Some(control) = balance.as_deref_mut() {
+                    pipeline.push(Box::new(control.stage()));
+                }
+            }
+            StageKind::Filter => {
+                // When all rules run in the kernel there is nothing left to do.
+                if let Some(control) = filter.as_deref_mut().filter(|_| controls.filter_in_worker) {
                     pipeline.push(Box::new(control.stage()));
                 }
             }

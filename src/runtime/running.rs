@@ -13,6 +13,7 @@ use super::events::EventReceiver;
 use super::snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, WorkerRow};
 use crate::config::StageKind;
 use crate::kernel::addresses::AddressWatcher;
+use crate::kernel::deny::{DenyList, DenyThread};
 use crate::kernel::link::{Link, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::XdpProgram;
@@ -20,6 +21,7 @@ use crate::packet::MacAddress;
 use crate::port::PortError;
 use crate::port::xsk::{QueueReport, options};
 use crate::stages::balance::BalanceControl;
+use crate::stages::filter::{FilterControl, RuleCounters};
 use crate::worker::{WorkerCounters, WorkerEnd, WorkerThread};
 
 /// Something that happened while running.
@@ -63,6 +65,8 @@ pub struct Running {
     pub(super) sockets: Vec<Socket>,
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
+    pub(super) filter: Option<FilterControl>,
+    pub(super) deny: Option<DenyThread>,
     pub(super) balance: Option<Arc<BalanceControl>>,
     pub(super) neighbours: Option<NeighbourWatcher>,
     pub(super) addresses: Option<AddressWatcher>,
@@ -136,8 +140,27 @@ impl Running {
             interfaces: self.interfaces(),
             queues,
             workers,
+            rules: self.rules(),
+            deny: self.deny_list().map(DenyList::counts).unwrap_or_default(),
             backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
         }
+    }
+
+    /// The dynamic deny list; `None` only once the run is taken down.
+    pub fn deny_list(&self) -> Option<&DenyList> {
+        self.deny.as_ref().map(DenyThread::list)
+    }
+
+    /// What each rule did, in the XDP programs and in the workers.
+    fn rules(&self) -> Vec<RuleCounters> {
+        let mut rules = self.filter.as_ref().map(FilterControl::counters).unwrap_or_default();
+        for program in self.programs().iter() {
+            for (rule, count) in rules.iter_mut().zip(program.rule_counts().unwrap_or_default()) {
+                rule.packets += count.packets;
+                rule.bytes += count.bytes;
+            }
+        }
+        rules
     }
 
     fn interfaces(&self) -> Vec<InterfaceSnapshot> {
@@ -153,6 +176,7 @@ impl Running {
                     driver: link.driver.clone(),
                     steered: counters.total(CauseClass::Steered),
                     passed: counters.total(CauseClass::Passed),
+                    dropped: counters.total(CauseClass::Dropped),
                     malformed: counters.total(CauseClass::Malformed),
                     causes: causes.map(|(_, name, packets)| (name, packets)).collect(),
                 }
@@ -172,6 +196,7 @@ impl Running {
             program.detach();
         }
         // Before the workers, who take in what these have to tell.
+        self.deny = None;
         self.neighbours = None;
         self.addresses = None;
         self.link_watcher = None;

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
+use crate::kernel::deny::DenyCounts;
 use crate::port::xsk::QueueReport;
 use crate::port::xsk::options::XdpStatistics;
 use crate::stages::balance::BackendCounters;
+use crate::stages::filter::RuleCounters;
 use crate::worker::WorkerSnapshot;
 
 /// The counters of a run. Each is exact; two of them may be a moment apart while packets flow.
@@ -23,6 +25,10 @@ pub struct Snapshot {
     pub queues: Vec<QueueSnapshot>,
     /// Each worker.
     pub workers: Vec<WorkerRow>,
+    /// Each rule of the filter, wherever it ran.
+    pub rules: Vec<RuleCounters>,
+    /// The dynamic deny list.
+    pub deny: DenyCounts,
     /// Each backend of each service.
     pub backends: Vec<BackendCounters>,
 }
@@ -64,6 +70,8 @@ pub struct InterfaceSnapshot {
     pub steered: u64,
     /// Packets left to the host network stack.
     pub passed: u64,
+    /// Packets dropped, by rules and by the deny list.
+    pub dropped: u64,
     /// Packets with broken headers, left to the host network stack.
     pub malformed: u64,
     /// Packets by cause; causes without a packet are left out.

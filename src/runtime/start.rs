@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::events::{self, EventSender};
+use super::plan::Controls;
 use super::running::{Event, Running, Socket, WorkerSlot};
 use super::{StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
 use crate::kernel::addresses::{AddressWatcher, host_addresses};
 use crate::kernel::capabilities::{self, MemlockOutcome};
+use crate::kernel::deny::{DenyTable, DenyThread};
 use crate::kernel::features::Feature;
+use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::neighbours::NeighbourWatcher;
 use crate::kernel::xdp::{XdpMode, XdpProgram};
@@ -83,7 +86,12 @@ pub fn start_with<S: Stage + 'static>(
     let cores = cores(options, &mut warnings)?;
     let links = look(options, plan, &mut warnings)?;
     let egress = plans::egress(plan, &links)?;
-    let mut balance = plans::balance(plan, &egress)?;
+    let kernel = plans::kernel_plan(plan)?;
+    let mut controls = Controls {
+        filter: plans::filter(plan, &kernel),
+        filter_in_worker: kernel.needs_worker(),
+        balance: plans::balance(plan, &egress)?,
+    };
 
     let mut opened = xsk::open(&open_request(options, plan, &links))?;
     warnings.extend(opened.zero_copy_refused.take().map(|why| format!("no zero-copy ({why}): copy mode")));
@@ -95,14 +103,15 @@ pub fn start_with<S: Stage + 'static>(
             "the kernel refuses busy polling (SO_PREFER_BUSY_POLL, since Linux 5.11): it is off".to_owned(),
         );
     }
-    let programs = load(plan, &links, &opened)?;
+    let mut programs = load(plan, &kernel, &links, &opened)?;
+    let deny = start_deny(plan, &mut programs)?;
 
     let (events, receiver) = events::channel();
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
-    let workers = start_workers(plan, opened, balance.as_mut(), &cores, &events, stage)?;
+    let workers = start_workers(plan, opened, &mut controls, &cores, &events, stage)?;
 
-    let balance = balance.map(Arc::new);
+    let balance = controls.balance.map(Arc::new);
     let programs = Arc::new(Mutex::new(programs));
     let mut running = Running {
         started: Instant::now(),
@@ -113,6 +122,8 @@ pub fn start_with<S: Stage + 'static>(
         sockets,
         workers,
         programs: Arc::clone(&programs),
+        filter: controls.filter,
+        deny: Some(deny),
         balance: balance.clone(),
         neighbours: None,
         addresses: None,
@@ -230,17 +241,29 @@ fn open_request(options: &Options, plan: &Plan, links: &[Link]) -> OpenRequest {
 }
 
 /// One program a link, with the sockets in its XSKMAP.
-fn load(plan: &Plan, links: &[Link], opened: &Opened) -> Result<Vec<XdpProgram>, StartError> {
+fn load(
+    plan: &Plan,
+    kernel: &KernelPlan,
+    links: &[Link],
+    opened: &Opened,
+) -> Result<Vec<XdpProgram>, StartError> {
     let steering = plans::steering(plan, host_addresses()?);
     let mut programs = Vec::new();
     for link in links {
-        let mut program = XdpProgram::load(&steering)?;
+        let mut program = XdpProgram::load_with(&steering, kernel)?;
         for port in opened.ports.iter().flatten().filter(|port| port.interface() == link.name) {
             program.insert_socket(port.queue(), &port.socket())?;
         }
         programs.push(program);
     }
     Ok(programs)
+}
+
+/// The deny list, in the maps of every program.
+fn start_deny(plan: &Plan, programs: &mut [XdpProgram]) -> Result<DenyThread, StartError> {
+    let tables = programs.iter_mut().filter_map(XdpProgram::take_deny_maps);
+    let tables = tables.map(|maps| Box::new(maps) as Box<dyn DenyTable>).collect();
+    Ok(DenyThread::start(tables, plan.deny_file.as_deref())?)
 }
 
 /// Second handles of the sockets, to read statistics while the workers own the first ones.
@@ -271,14 +294,14 @@ fn duplicate(opened: &Opened) -> Result<Vec<Socket>, StartError> {
 fn start_workers<S: Stage + 'static>(
     plan: &Plan,
     opened: Opened,
-    mut balance: Option<&mut BalanceControl>,
+    controls: &mut Controls,
     cores: &[Option<usize>],
     events: &EventSender,
     mut stage: impl FnMut(usize, Pipeline) -> S,
 ) -> Result<Vec<WorkerSlot>, StartError> {
     let mut workers = Vec::new();
     for (index, (ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
-        let stage = stage(index, plans::pipeline(plan, balance.as_deref_mut()));
+        let stage = stage(index, plans::pipeline(plan, controls));
         let counters = Arc::default();
         let worker = Worker::new(ports, pool, stage, plan.dataplane.idle, Arc::clone(&counters));
         let events = events.clone();

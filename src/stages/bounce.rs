@@ -63,8 +63,9 @@ impl Stage for Bounce {
     }
 }
 
+/// Exchanges the MAC addresses.
 #[inline]
-fn bounce_l2(bytes: &mut [u8]) -> Verdict {
+pub(super) fn bounce_l2(bytes: &mut [u8]) -> Verdict {
     let Ok(mut ethernet) = Ethernet::new_checked(bytes) else {
         return Verdict::Drop(DropReason::Malformed);
     };

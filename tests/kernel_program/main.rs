@@ -5,7 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helper functions too")]
 
+mod agreement;
 mod attachment;
+mod deny;
+mod filter;
 mod packets;
 mod parser;
 mod steering;
+#[path = "../support/mod.rs"]
+mod support;

@@ -245,7 +245,7 @@ fn ipv6_extension_headers_up_to_eight() {
 fn no_next_header_and_unknown_protocols_have_no_transport() {
     lab_or_skip!();
     let mut program = program();
-    for protocol in [59, 50, 132, 47, 41, 255] {
+    for protocol in [59, 50, 135, 47, 41, 255] {
         let found = program.parse(&frame6(&ipv6(VIP6, protocol, b""))).unwrap();
         assert_eq!(
             (found.outcome(), found.protocol, found.transport_offset, found.end),
@@ -360,7 +360,7 @@ fn ip_packet_that_ends_early() {
     lab_or_skip!();
     let mut program = program();
     type Case = (u8, Vec<u8>, fn(usize) -> Outcome);
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
         (TCP, tcp(PORT, 12, b"data"), |length| if length < 32 { Outcome::TruncatedTcp } else { Outcome::Ip }),
         (UDP, udp(PORT, b"data"), |length| match length {
             0..8 => Outcome::TruncatedUdp,
@@ -374,6 +374,7 @@ fn ip_packet_that_ends_early() {
                 if length < 8 { Outcome::TruncatedIcmp } else { Outcome::Ip }
             },
         ),
+        (SCTP, vec![7; 13], |length| if length < 12 { Outcome::TruncatedSctp } else { Outcome::Ip }),
         (ROUTING, extension(UDP, 3, &udp(PORT, b"")), |length| match length {
             0..24 => Outcome::TruncatedExtension,
             24..32 => Outcome::TruncatedUdp,
@@ -390,7 +391,7 @@ fn ip_packet_that_ends_early() {
             let padding = vec![0xff; segment.len() - length + 64];
             let frame = [frame6(&ipv6(VIP6, protocol, &segment[..length])), padding.clone()].concat();
             assert_eq!(outcome(&mut program, &frame), expected(length), "IPv6, {protocol}, {length} bytes");
-            if matches!(protocol, TCP | UDP) {
+            if matches!(protocol, TCP | UDP | SCTP) {
                 let frame = [frame4(&ipv4(VIP4, protocol, &segment[..length])), padding].concat();
                 assert_eq!(
                     outcome(&mut program, &frame),

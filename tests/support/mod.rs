@@ -1,4 +1,8 @@
 //! What several integration tests need.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod interpret;
+pub mod kernel_rules;
 pub mod packets;
+pub mod reference;
+pub mod rules;

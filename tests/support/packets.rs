@@ -1,7 +1,7 @@
 //! Random but plausible packets, the same for the same seed on every machine: for tests that compare two
 //! parsers or throw odd input at a stage.
 //!
-//! VLAN tags, IPv4 options, IPv6 extension chains, fragments, TCP, UDP, ICMP and other protocols, Ethernet
+//! VLAN tags, IPv4 options, IPv6 extension chains, fragments, TCP, UDP, SCTP, ICMP and other protocols, Ethernet
 //! padding; then, in [`packet`], some are broken. Addresses and ports are often of a small set ([`IPV4`],
 //! [`IPV6`], [`PORTS`]), so that packets meet the services of a test. IPv4 header checksums are right,
 //! transport checksums are random.
@@ -185,14 +185,14 @@ fn protocol(random: &mut Random, icmp: u8) -> u8 {
         0..=3 => 6,
         4..=6 => 17,
         7..=8 => icmp,
-        _ => *random.of(&[1, 2, 4, 41, 47, 50, 58, 59, 89, 132, 135, 253]),
+        _ => *random.of(&[1, 2, 4, 41, 47, 50, 58, 59, 89, 132, 132, 132, 135, 253]),
     }
 }
 
 fn transport(random: &mut Random, protocol: u8, icmp: u8) -> Vec<u8> {
     let payload = filler(random);
     let mut bytes = Vec::new();
-    if protocol == 6 || protocol == 17 {
+    if matches!(protocol, 6 | 17 | 132) {
         for _ in 0..2 {
             let any = random.u16();
             bytes.extend(if random.one_in(4) { any } else { *random.of(&PORTS) }.to_be_bytes());
@@ -211,6 +211,7 @@ fn transport(random: &mut Random, protocol: u8, icmp: u8) -> Vec<u8> {
             bytes.extend((8 + payload.len() as u16).to_be_bytes());
             bytes.extend(random.bytes(2));
         }
+        132 => bytes.extend(random.bytes(8)),
         _ if protocol == icmp => {
             let kind = *random.of(&[0, 3, 8, 11, 128, 129, 133, 134, 135, 136, 137, 1]);
             bytes.extend([kind, random.byte() % 3]);

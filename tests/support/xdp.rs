@@ -1,4 +1,4 @@
-//! The smallest XDP program (`return XDP_PASS`), attached in both ways that there are.
+//! The smallest XDP programs (`return XDP_PASS`), attached in both ways that there are.
 #![allow(dead_code)] // Each test file uses a part of it.
 
 use std::{
@@ -42,10 +42,20 @@ struct Link {
     flags: u32,
 }
 
+/// `XDP_DROP`.
+pub const DROP: u32 = 1;
+/// `XDP_PASS`.
+pub const PASS: u32 = 2;
+
 /// Loads `return XDP_PASS` under the name `test_pass`.
 pub fn load() -> OwnedFd {
-    // r0 = 2 (XDP_PASS); exit
-    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    load_returning(PASS)
+}
+
+/// Loads a program that returns this action for every packet.
+pub fn load_returning(action: u32) -> OwnedFd {
+    // r0 = action; exit
+    let instructions: [u64; 2] = [u64::from(action) << 32 | 0xb7, 0x95];
     let mut name = [0; 16];
     name[..9].copy_from_slice(b"test_pass");
     bpf(

@@ -9,6 +9,8 @@ pub enum CauseClass {
     Steered,
     /// Left to the host network stack.
     Passed,
+    /// Dropped.
+    Dropped,
     /// Broken headers; left to the host network stack.
     Malformed,
 }
@@ -58,6 +60,10 @@ causes! {
     PassedFragment = 7, Passed, "passed-fragment";
     /// Neither IPv4, IPv6 nor ARP (only without `steer = "all"`).
     PassedNotIp = 8, Passed, "passed-not-ip";
+    /// By a rule of the filter, which has a counter of its own.
+    DroppedRule = 9, Dropped, "dropped-rule";
+    /// On the dynamic deny list.
+    DroppedDenied = 10, Dropped, "dropped-denied";
 }
 
 impl Cause {

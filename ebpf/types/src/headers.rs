@@ -26,9 +26,16 @@
 //! * **TCP** (RFC 9293): 20 bytes, data offset 5 or more, options within the IP packet.
 //! * **UDP** (RFC 768): 8 bytes; length at least 8 and, unless the packet is a fragment, at most the IP
 //!   payload.
+//! * **SCTP** (RFC 9260): the common header of 12 bytes; chunks are payload.
 //! * **ICMP** (RFC 792) in IPv4 and **ICMPv6** (RFC 4443) in IPv6: 8 bytes. ICMP in IPv6 and ICMPv6 in IPv4
 //!   are unknown protocols.
-//! * Any other protocol: `transport_offset` and `payload_offset` stay 0.
+//! * **Any other protocol** ends parsing: `transport_offset` and `payload_offset` stay 0, and nothing behind the IP
+//!   header is checked. Tunnels are among them: **GRE** (47, RFC 2784), IP in IP (4, RFC 2003), IPv6 in IP (41, RFC
+//!   4213), ESP (50, RFC 4303), so what was found is always about the outermost headers. So are extension headers
+//!   that are not named above (mobility 135, HIP 139, shim6 140 and what may still be assigned), and, in IPv4, AH.
+//!
+//! **IP options** are said to be there in IPv4 when the header is longer than 20 bytes, and in IPv6 when there is a
+//! hop-by-hop options, destination options or routing header: those carry what IPv4 has options for.
 //!
 //! # What is filled in when the parser stops early
 //!
@@ -40,10 +47,10 @@
 //! | `ethertype`, `network_offset` | Ethernet and all tags up to the second are there, whatever follows |
 //! | `ip_version` | the fixed header (20 or 40 bytes) is there and its version is right |
 //! | `end` | the IP header has passed all its rules, IPv6 extension headers aside |
-//! | `protocol`, `fragment` (IPv4) | together with `end` |
-//! | `fragment` (IPv6) | the fragment header is there |
+//! | `protocol`, `fragment`, `ip_options` (IPv4) | together with `end` |
+//! | `fragment`, `ip_options` (IPv6) | the fragment header, the first of the headers that carry options is there in full |
 //! | `protocol` (IPv6) | the extension headers are done with, or a later fragment ends them |
-//! | `transport_offset`, ports, `tcp_flags`, ICMP type and code | the 20 or 8 bytes of the transport header are there |
+//! | `transport_offset`, ports, `tcp_flags`, ICMP type and code | the 20, 12 or 8 bytes of the transport header are there |
 //! | `payload_offset` | the transport header has passed all its rules |
 
 /// VLAN tags that are looked behind.
@@ -79,14 +86,19 @@ pub struct Headers {
     /// Where what follows Ethernet and VLAN tags starts, even if nothing does; 0 when the packet ends inside
     /// them.
     pub network_offset: u16,
-    /// Where the TCP, UDP, ICMP or ICMPv6 header starts; 0 when there is none.
+    /// Where the TCP, UDP, SCTP, ICMP or ICMPv6 header starts; 0 when there is none.
     pub transport_offset: u16,
     /// Where the bytes behind the transport header start; 0 when there is no transport header.
     pub payload_offset: u16,
-    /// TCP or UDP source port, else 0.
+    /// TCP, UDP or SCTP source port, else 0.
     pub src_port: u16,
-    /// TCP or UDP destination port, else 0.
+    /// TCP, UDP or SCTP destination port, else 0.
     pub dst_port: u16,
+    /// 1 when the IP header has options: an IPv4 header longer than 20 bytes, or an IPv6 hop-by-hop options,
+    /// destination options or routing header; else 0.
+    pub ip_options: u8,
+    /// Always 0: the struct has no padding.
+    pub zero: [u8; 3],
     /// One past the last byte of the IP packet, by its own length field; 0 when not IP or malformed before.
     pub end: u32,
 }
@@ -183,6 +195,8 @@ outcomes! {
     UdpLength = 16, "udp-length";
     /// The IP packet ends inside the ICMP or ICMPv6 header.
     TruncatedIcmp = 17, "truncated-icmp";
+    /// The IP packet ends inside the SCTP common header.
+    TruncatedSctp = 18, "truncated-sctp";
 }
 
 impl Outcome {

@@ -8,6 +8,8 @@
 #![deny(unsafe_code)]
 
 mod counters;
+pub mod deny;
+pub mod filter;
 mod headers;
 #[cfg(feature = "aya")]
 mod pod;
@@ -27,7 +29,7 @@ mod tests {
     fn map_keys_and_values_have_no_padding() {
         assert_eq!(size_of::<Settings>(), 4);
         assert_eq!(size_of::<ServiceKey>(), 16 + 2 + 1 + 1);
-        assert_eq!(size_of::<Headers>(), 8 + 2 * MAX_VLAN_TAGS + 6 * 2 + 4);
+        assert_eq!(size_of::<Headers>(), 8 + 2 * MAX_VLAN_TAGS + 6 * 2 + 4 + 4);
     }
 
     #[test]

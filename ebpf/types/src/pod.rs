@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+use crate::deny::DenySettings;
+use crate::filter::{Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, RuleCounter};
 use crate::{Headers, ServiceKey, Settings};
 
 /// Whether fields of these sizes fill the type: then there is no room for padding.
@@ -57,5 +59,51 @@ pod!(Headers {
     payload_offset,
     src_port,
     dst_port,
+    ip_options,
+    zero,
     end,
+});
+pod!(DenySettings { used });
+pod!(Line { words });
+pod!(Class { verdict, sets });
+pod!(RuleCounter { packets, bytes });
+pod!(FilterSettings {
+    active,
+    src_v4,
+    dst_v4,
+    src_v6,
+    dst_v6,
+    protocols,
+    tcp_ports,
+    udp_ports,
+    sctp_ports,
+    endpoints,
+    flows,
+    entries,
+    src_rules,
+});
+pod!(EndpointKey { address, port, protocol, ip_version });
+pod!(FlowKey { src, dst, src_port, dst_port, protocol, ip_version, zero });
+pod!(Entry {
+    src,
+    src_mask,
+    dst,
+    dst_mask,
+    protocols,
+    needs,
+    src_sets,
+    dst_sets,
+    length_min,
+    length_max,
+    verdict,
+    effect,
+    next,
+    src_port,
+    dst_port,
+    vlan,
+    icmp_type,
+    icmp_code,
+    flags_mask,
+    flags,
+    zero,
 });

@@ -11,6 +11,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod filter;
 mod maps;
 mod packet;
 mod parse;

@@ -3,15 +3,23 @@
 //! They are declared with BTF, so that `bpftool map dump` shows fields by name.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, XskMap},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
     macros::btf_map,
+};
+use xfwd_ebpf_types::deny::{DenySettings, MAX_DENIED_FLOWS, MAX_DENIED_HOSTS, MAX_DENIED_PREFIXES};
+use xfwd_ebpf_types::filter::{
+    Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, MAX_ENDPOINTS, MAX_ENTRIES, MAX_FILTER_PREFIXES, MAX_FLOWS,
+    RuleCounter,
 };
 use xfwd_ebpf_types::{Cause, Headers, MAX_HOST_ADDRESSES, MAX_QUEUES, MAX_SERVICES, ServiceKey, Settings};
 
 /// Kernel memory is taken for each entry when it is inserted: the tables are sized for the largest
 /// configuration, which few have, and nothing is inserted while packets are handled.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+/// The elements lie in pages of their own, so that a line of 64 bytes is one line of the CPU's caches.
+const IN_PAGES: usize = BPF_F_MMAPABLE as usize;
 
 /// AF_XDP socket of each receive queue.
 #[btf_map]
@@ -33,6 +41,62 @@ pub static HOST_ADDRESSES: HashMap<[u8; 16], u8, { MAX_HOST_ADDRESSES as usize }
 /// Packets by cause, see [`Cause`].
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Cause::COUNTERS as usize }> = PerCpuArray::new();
+
+/// Where the parts of the filter are.
+#[btf_map]
+pub static FILTER: Array<FilterSettings, 1> = Array::new();
+
+/// Words of the filter. This and the next ones are made as large as the rules need.
+#[btf_map]
+pub static FILTER_LINES: Array<Line, 1, IN_PAGES> = Array::new();
+
+/// Classes that words name.
+#[btf_map]
+pub static FILTER_CLASSES: Array<Class, 1> = Array::new();
+
+/// Packets and bytes by rule.
+#[btf_map]
+pub static RULE_COUNTERS: PerCpuArray<RuleCounter, 1> = PerCpuArray::new();
+
+/// The short list of what is not found at once.
+#[btf_map]
+pub static FILTER_TABLE: Array<Entry, { MAX_ENTRIES as usize }> = Array::new();
+
+/// Words by IPv6 source prefix.
+#[btf_map]
+pub static FILTER_SRC_V6: LpmTrie<[u8; 16], u32, { MAX_FILTER_PREFIXES as usize }> = LpmTrie::new();
+
+/// Words by IPv6 destination prefix.
+#[btf_map]
+pub static FILTER_DST_V6: LpmTrie<[u8; 16], u32, { MAX_FILTER_PREFIXES as usize }> = LpmTrie::new();
+
+/// Verdicts by destination address, protocol and port.
+#[btf_map]
+pub static FILTER_ENDPOINTS: HashMap<EndpointKey, u32, { MAX_ENDPOINTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Verdicts by 5-tuple.
+#[btf_map]
+pub static FILTER_FLOWS: HashMap<FlowKey, u32, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Which parts of the deny list have entries.
+#[btf_map]
+pub static DENY: Array<DenySettings, 1> = Array::new();
+
+/// Source addresses; the value is not looked at, here and in the next ones.
+#[btf_map]
+pub static DENY_HOSTS: HashMap<EndpointKey, u32, { MAX_DENIED_HOSTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// IPv4 source prefixes.
+#[btf_map]
+pub static DENY_V4: LpmTrie<[u8; 4], u32, { MAX_DENIED_PREFIXES as usize }> = LpmTrie::new();
+
+/// IPv6 source prefixes.
+#[btf_map]
+pub static DENY_V6: LpmTrie<[u8; 16], u32, { MAX_DENIED_PREFIXES as usize }> = LpmTrie::new();
+
+/// 5-tuples.
+#[btf_map]
+pub static DENY_FLOWS: HashMap<FlowKey, u32, { MAX_DENIED_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Where `xfwd_parse` writes.
 #[btf_map]

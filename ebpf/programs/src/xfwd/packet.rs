@@ -55,4 +55,11 @@ impl Packet {
         // SAFETY: the helper takes the context, which is valid while the program runs.
         self.is_linear_to(end) || end as u64 <= unsafe { bpf_xdp_get_buff_len(self.context) }
     }
+
+    /// Bytes of the packet, in all its buffers.
+    #[inline(always)]
+    pub fn length(&self) -> u64 {
+        // SAFETY: the helper takes the context, which is valid while the program runs.
+        unsafe { bpf_xdp_get_buff_len(self.context) }
+    }
 }

@@ -16,6 +16,7 @@ const IPV6_BYTES: usize = 40;
 const TCP_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
 const ICMP_BYTES: usize = 8;
+const SCTP_BYTES: usize = 12;
 
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
@@ -31,6 +32,7 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 pub const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
+pub const SCTP: u8 = 132;
 
 /// Parses the headers of `packet`.
 #[inline(always)]
@@ -89,6 +91,7 @@ fn ipv4(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
     }
     headers.end = end as u32;
     headers.protocol = header[9];
+    headers.ip_options = u8::from(header_length > IPV4_BYTES);
     let flags_and_offset = u16_at(header, 6);
     let fragment = fragment(flags_and_offset & 0x1fff != 0, flags_and_offset & 0x2000 != 0);
     headers.fragment = fragment as u8;
@@ -99,6 +102,7 @@ fn ipv4(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
     match headers.protocol {
         TCP => tcp(packet, headers, offset, end),
         UDP => udp(packet, headers, offset, end),
+        SCTP => sctp(packet, headers, offset, end),
         ICMP => icmp(packet, headers, offset, end),
         _ => Ok(()),
     }
@@ -137,6 +141,7 @@ fn ipv6(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
             return Err(Outcome::TruncatedExtension);
         }
         let is_fragment_header = next == FRAGMENT;
+        headers.ip_options |= u8::from(carries_options(next));
         next = extension[0];
         offset = forget_history(packet, behind);
         if is_fragment_header {
@@ -156,6 +161,7 @@ fn ipv6(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
     match next {
         TCP => tcp(packet, headers, offset, end),
         UDP => udp(packet, headers, offset, end),
+        SCTP => sctp(packet, headers, offset, end),
         ICMPV6 => icmp(packet, headers, offset, end),
         _ => Ok(()),
     }
@@ -167,6 +173,12 @@ fn is_extension(next: u8) -> bool {
         next,
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
     )
+}
+
+/// Whether the extension header carries what IPv4 has options for.
+#[inline(always)]
+fn carries_options(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
 }
 
 #[inline(always)]
@@ -210,6 +222,16 @@ fn udp(packet: &Packet, headers: &mut Headers, offset: usize, end: usize) -> Res
         return Err(Outcome::UdpLength);
     }
     headers.payload_offset = (offset + UDP_BYTES) as u16;
+    Ok(())
+}
+
+#[inline(always)]
+fn sctp(packet: &Packet, headers: &mut Headers, offset: usize, end: usize) -> Result<(), Outcome> {
+    let header: &[u8; SCTP_BYTES] = within(packet, offset, end).ok_or(Outcome::TruncatedSctp)?;
+    headers.transport_offset = offset as u16;
+    headers.src_port = u16_at(header, 0);
+    headers.dst_port = u16_at(header, 2);
+    headers.payload_offset = (offset + SCTP_BYTES) as u16;
     Ok(())
 }
 
@@ -273,4 +295,42 @@ fn bounded(number: u16) -> usize {
 #[inline(always)]
 fn u16_at<const N: usize>(bytes: &[u8; N], index: usize) -> u16 {
     u16::from_be_bytes([bytes[index], bytes[index + 1]])
+}
+
+/// The headers unchanged; all the verifier knows about them afterwards is how large each field is.
+///
+/// The parser ends in many ways, and what is constant in each would make the verifier follow all that comes behind once
+/// for each of them. `network_offset` is kept below 32, of which 22 are used, so that it can be added to a packet pointer.
+#[inline(always)]
+pub fn forget_path(packet: &Packet, headers: Headers) -> Headers {
+    let unknown = u64::from(packet.queue());
+    Headers {
+        outcome: forget(headers.outcome.into(), unknown) as u8,
+        ip_version: forget(headers.ip_version.into(), unknown) as u8,
+        protocol: forget(headers.protocol.into(), unknown) as u8,
+        fragment: forget(headers.fragment.into(), unknown) as u8,
+        vlan_count: forget(headers.vlan_count.into(), unknown) as u8,
+        tcp_flags: forget(headers.tcp_flags.into(), unknown) as u8,
+        icmp_type: forget(headers.icmp_type.into(), unknown) as u8,
+        icmp_code: forget(headers.icmp_code.into(), unknown) as u8,
+        vlan_tci: [forget(headers.vlan_tci[0].into(), unknown) as u16, 0],
+        ethertype: forget(headers.ethertype.into(), unknown) as u16,
+        network_offset: forget(headers.network_offset.into(), unknown) as u16 & 0x1f,
+        transport_offset: forget(headers.transport_offset.into(), unknown) as u16,
+        payload_offset: 0,
+        src_port: forget(headers.src_port.into(), unknown) as u16,
+        dst_port: forget(headers.dst_port.into(), unknown) as u16,
+        ip_options: forget(headers.ip_options.into(), unknown) as u8,
+        zero: [0; 3],
+        end: forget(headers.end.into(), unknown) as u32,
+    }
+}
+
+#[inline(always)]
+fn forget(mut value: u64, unknown: u64) -> u64 {
+    // SAFETY: arithmetic on registers; the two instructions undo each other.
+    unsafe {
+        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) value, in(reg) unknown, options(pure, nomem, nostack));
+    }
+    value
 }

@@ -4,9 +4,10 @@ use aya_ebpf::bindings::xdp_action;
 use xfwd_ebpf_types::{Cause, Fragment, Headers, Outcome, ServiceKey};
 
 use crate::{
+    filter,
     maps::{COUNTERS, HOST_ADDRESSES, SERVICES, SETTINGS, XSKS},
     packet::Packet,
-    parse::{ICMPV6, TCP, UDP, parse},
+    parse::{ICMPV6, TCP, UDP, forget_path, parse},
 };
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -38,8 +39,24 @@ const _: () = assert!(size_of::<ServiceKey>() == 20 && size_of::<Key>() == 24);
 /// Decides on one packet, counts the cause, and returns the XDP action.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
-    let headers = parse(packet);
+    let source = filter::look_at_source(packet);
+    if filter::drops_by_source(packet, source) {
+        count(Cause::DroppedRule as u32);
+        return xdp_action::XDP_DROP;
+    }
+    let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
+    let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
+    if !is_arp && !is_neighbour_discovery(&headers) {
+        if filter::is_denied(packet, &headers) {
+            count(Cause::DroppedDenied as u32);
+            return xdp_action::XDP_DROP;
+        }
+        if filter::drops(packet, &headers, source) {
+            count(Cause::DroppedRule as u32);
+            return xdp_action::XDP_DROP;
+        }
+    }
     if outcome.is_malformed() {
         return pass(Cause::malformed_index(outcome));
     }
@@ -60,7 +77,7 @@ pub fn steer(packet: &Packet) -> u32 {
         if steer_all() && unsafe { HOST_ADDRESSES.get(&key.service().address) }.is_some() {
             return pass(Cause::PassedHost as u32);
         }
-    } else if headers.ethertype == ETHERTYPE_ARP {
+    } else if is_arp {
         return pass(Cause::PassedArp as u32);
     }
     if steer_all() {

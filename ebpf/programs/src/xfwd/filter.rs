@@ -1,0 +1,396 @@
+//! The deny list and the filter: which packets are dropped, and by which rule. What the maps hold, and why, is told in
+//! [`xfwd_ebpf_types::filter`].
+
+use core::{arch::asm, ffi::c_void};
+
+use aya_ebpf::{helpers::bpf_loop, maps::lpm_trie::Key};
+use xfwd_ebpf_types::{
+    Headers,
+    deny::DenySettings,
+    filter::{
+        BOUND_WORDS, Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts,
+        RuleCounter, Verdict, WordKind,
+    },
+};
+
+use crate::{
+    maps::{
+        DENY, DENY_FLOWS, DENY_HOSTS, DENY_V4, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS, FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6,
+        FILTER_TABLE, RULE_COUNTERS,
+    },
+    packet::Packet,
+    parse::{SCTP, TCP, UDP},
+};
+
+/// Whether the packet is on the deny list.
+#[inline(always)]
+pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
+    let used = DENY.get(0).map_or(0, |settings| settings.used);
+    if used == 0 {
+        return false;
+    }
+    let Some((src, dst)) = addresses(packet, headers) else {
+        return false;
+    };
+    if used & DenySettings::HOSTS != 0 {
+        let rest = u32::from_ne_bytes([0, 0, 0, headers.ip_version]);
+        let key = NarrowKey { dst: src, rest, unused: 0 };
+        // SAFETY: the key starts with the 20 bytes of an EndpointKey; the value is not read.
+        if unsafe { DENY_HOSTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) }.is_some() {
+            return true;
+        }
+    }
+    if used & DenySettings::FLOWS != 0 && has_ports(headers) {
+        let key = flow_key(headers, src, dst);
+        // SAFETY: the key is the 40 bytes of a FlowKey; the value is not read.
+        if unsafe { DENY_FLOWS.get(&*core::ptr::from_ref(&key).cast::<FlowKey>()) }.is_some() {
+            return true;
+        }
+    }
+    let network = usize::from(headers.network_offset);
+    if headers.ip_version == 4 {
+        used & DenySettings::PREFIXES_V4 != 0
+            && packet.bytes::<4>(network + 12).is_some_and(|src| DENY_V4.get(&Key::new(32, *src)).is_some())
+    } else {
+        used & DenySettings::PREFIXES_V6 != 0
+            && packet.bytes::<16>(network + 8).is_some_and(|src| DENY_V6.get(&Key::new(128, *src)).is_some())
+    }
+}
+
+/// What the filter says about an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when it has to
+/// be parsed to know the address: it has VLAN tags, or is not IPv4.
+///
+/// Most of what a filter has to drop, and quickly, are floods from addresses on a list: those packets end here.
+#[inline(always)]
+pub fn look_at_source(packet: &Packet) -> u32 {
+    let Some(settings) = FILTER.get(0) else {
+        return UNKNOWN;
+    };
+    if settings.src_v4 == 0 {
+        return UNKNOWN;
+    }
+    let Some(ethertype) = packet.bytes::<2>(12) else {
+        return UNKNOWN;
+    };
+    let Some(header) = packet.bytes::<20>(14) else {
+        return UNKNOWN;
+    };
+    if *ethertype != [0x08, 0x00] || header[0] >> 4 != 4 {
+        return UNKNOWN;
+    }
+    by_ipv4(settings.src_v4, u32::from_be_bytes([header[12], header[13], header[14], header[15]]))
+}
+
+/// Not a word that [`by_ipv4`] finds: its kind is one that leads elsewhere.
+pub const UNKNOWN: u32 = u32::MAX;
+
+/// Counts the packet and says `true` if what [`look_at_source`] found drops it, whatever else is in it.
+#[inline(always)]
+pub fn drops_by_source(packet: &Packet, found: u32) -> bool {
+    if found & WordKind::KIND != WordKind::VERDICT || !Verdict(found).is_drop() {
+        return false;
+    }
+    let src_rules = FILTER.get(0).map_or(0, |settings| settings.src_rules);
+    if Verdict(found).rule() >= src_rules {
+        return false;
+    }
+    count(found, packet.length());
+    true
+}
+
+/// Counts the packet for each rule that acts on it; whether it is to be dropped.
+#[inline(always)]
+pub fn drops(packet: &Packet, headers: &Headers, source: u32) -> bool {
+    let Some(settings) = FILTER.get(0) else {
+        return false;
+    };
+    if settings.active == 0 {
+        return false;
+    }
+    let verdict = verdict(packet, headers, settings, source);
+    if verdict == Verdict::NONE.0 {
+        return false;
+    }
+    count(verdict, packet.length());
+    Verdict(verdict).is_drop()
+}
+
+#[inline(always)]
+fn verdict(packet: &Packet, headers: &Headers, settings: &FilterSettings, source: u32) -> u32 {
+    let network = usize::from(headers.network_offset);
+    let mut src = Class::NONE;
+    let mut dst = Class::NONE;
+    if headers.ip_version == 4 {
+        if let Some([a, b, c, d, e, f, g, h]) = packet.bytes::<8>(network + 12) {
+            if source != UNKNOWN {
+                src = class(source);
+            } else if settings.src_v4 != 0 {
+                src = class(by_ipv4(settings.src_v4, u32::from_be_bytes([*a, *b, *c, *d])));
+            }
+            if settings.dst_v4 != 0 {
+                dst = class(by_ipv4(settings.dst_v4, u32::from_be_bytes([*e, *f, *g, *h])));
+            }
+        }
+    } else if headers.ip_version == 6 {
+        if settings.src_v6 != 0 && let Some(address) = packet.bytes::<16>(network + 8) {
+            src = class(FILTER_SRC_V6.get(&Key::new(128, *address)).copied().unwrap_or(Verdict::NONE.0));
+        }
+        if settings.dst_v6 != 0 && let Some(address) = packet.bytes::<16>(network + 24) {
+            dst = class(FILTER_DST_V6.get(&Key::new(128, *address)).copied().unwrap_or(Verdict::NONE.0));
+        }
+    }
+    let mut verdict = min(src.verdict, dst.verdict);
+    let protocol = u32::from(headers.protocol);
+    if settings.protocols != 0 && has_protocol(headers) {
+        verdict = min(verdict, word(settings.protocols, protocol));
+    }
+    if headers.transport_offset != 0 {
+        let ports = match headers.protocol {
+            TCP => settings.tcp_ports,
+            UDP => settings.udp_ports,
+            SCTP => settings.sctp_ports,
+            _ => 0,
+        };
+        if ports != 0 {
+            verdict = min(verdict, word(ports, u32::from(headers.dst_port)));
+        }
+    }
+    if settings.endpoints | settings.flows != 0 {
+        verdict = by_key(packet, headers, settings, verdict);
+    }
+    if settings.entries != 0 {
+        verdict = by_table(packet, headers, (src.sets, dst.sets), settings, verdict);
+    }
+    verdict
+}
+
+/// The word for an IPv4 address: a verdict or a class.
+#[inline(always)]
+fn by_ipv4(root: u32, address: u32) -> u32 {
+    let mut found = word(root, address >> 16);
+    if found & WordKind::KIND == WordKind::DENSE {
+        found = word(found & WordKind::NUMBER, address >> 8 & 0xff);
+        if found & WordKind::KIND == WordKind::DENSE {
+            return word(found & WordKind::NUMBER, address & 0xff);
+        }
+    }
+    if found & WordKind::KIND == WordKind::RANGES {
+        return in_ranges(found & WordKind::NUMBER, address & 0xffff);
+    }
+    found
+}
+
+/// Word number `index` of the lines from `first` on.
+#[inline(always)]
+fn word(first: u32, index: u32) -> u32 {
+    match FILTER_LINES.get(first + (index >> 4)) {
+        Some(line) => line.words[(index & 15) as usize],
+        None => Verdict::NONE.0,
+    }
+}
+
+/// The word of a line of ranges for the lower half of an address.
+#[inline(always)]
+fn in_ranges(number: u32, low: u32) -> u32 {
+    let Some(line) = FILTER_LINES.get(number) else {
+        return Verdict::NONE.0;
+    };
+    let mut place = BOUND_WORDS as u64;
+    for pair in &line.words[..BOUND_WORDS] {
+        place += is_at_least(low, pair & 0xffff) + is_at_least(low, pair >> 16);
+    }
+    line.words.get(place as usize).copied().unwrap_or(Verdict::NONE.0)
+}
+
+/// 1 when `value >= bound`, else 0; both below 65,536. In assembler, as the compiler would branch, and which way
+/// it goes is as random as the addresses of a flood.
+#[inline(always)]
+fn is_at_least(value: u32, bound: u32) -> u64 {
+    let mut below = u64::from(bound);
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!(
+            "{0} -= {1}",
+            "{0} += -1",
+            "{0} >>= 63",
+            inout(reg) below,
+            in(reg) u64::from(value),
+            options(pure, nomem, nostack),
+        );
+    }
+    below
+}
+
+/// What a word says that is a verdict or names a class.
+#[inline(always)]
+fn class(word: u32) -> Class {
+    if word & WordKind::KIND == WordKind::CLASS {
+        FILTER_CLASSES.get(word & WordKind::NUMBER).copied().unwrap_or(Class::NONE)
+    } else {
+        Class { verdict: word, sets: 0 }
+    }
+}
+
+/// A [`FlowKey`] or [`EndpointKey`] in words: written as bytes, it would be built byte by byte.
+#[repr(C)]
+struct WideKey {
+    src: [u64; 2],
+    dst: [u64; 2],
+    ports: u32,
+    protocol_and_version: u32,
+}
+
+#[repr(C)]
+struct NarrowKey {
+    dst: [u64; 2],
+    rest: u32,
+    /// Not part of the key: the compiler leaves no hole at the end.
+    unused: u32,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<WideKey>() == 40);
+const _: () = assert!(size_of::<EndpointKey>() == 20 && size_of::<NarrowKey>() == 24);
+
+#[inline(always)]
+fn by_key(packet: &Packet, headers: &Headers, settings: &FilterSettings, mut verdict: u32) -> u32 {
+    if !has_ports(headers) {
+        return verdict;
+    }
+    let Some((src, dst)) = addresses(packet, headers) else {
+        return verdict;
+    };
+    if settings.endpoints != 0 {
+        let [port_0, port_1] = headers.dst_port.to_be_bytes();
+        let rest = u32::from_ne_bytes([port_0, port_1, headers.protocol, headers.ip_version]);
+        let key = NarrowKey { dst, rest, unused: 0 };
+        // SAFETY: the key starts with the 20 bytes of an EndpointKey; entries are not changed while they are read.
+        if let Some(found) = unsafe { FILTER_ENDPOINTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) } {
+            verdict = min(verdict, *found);
+        }
+    }
+    if settings.flows != 0 {
+        let key = flow_key(headers, src, dst);
+        // SAFETY: the key is the 40 bytes of a FlowKey; entries are not changed while they are read.
+        if let Some(found) = unsafe { FILTER_FLOWS.get(&*core::ptr::from_ref(&key).cast::<FlowKey>()) } {
+            verdict = min(verdict, *found);
+        }
+    }
+    verdict
+}
+
+#[inline(always)]
+fn flow_key(headers: &Headers, src: [u64; 2], dst: [u64; 2]) -> WideKey {
+    let [src_0, src_1] = headers.src_port.to_be_bytes();
+    let [dst_0, dst_1] = headers.dst_port.to_be_bytes();
+    WideKey {
+        src,
+        dst,
+        ports: u32::from_ne_bytes([src_0, src_1, dst_0, dst_1]),
+        protocol_and_version: u32::from_ne_bytes([headers.protocol, headers.ip_version, 0, 0]),
+    }
+}
+
+/// Where a run over the table stands.
+struct Scan {
+    facts: PacketFacts,
+    bytes: u64,
+    entries: u32,
+    index: u32,
+    verdict: u32,
+}
+
+/// The entries that stand before the rule found so far.
+///
+/// `bpf_loop` (Linux 5.17), since the verifier looks at its body once, and not as often as it runs.
+#[inline(always)]
+fn by_table(packet: &Packet, headers: &Headers, sets: (u32, u32), settings: &FilterSettings, verdict: u32) -> u32 {
+    let mut facts = PacketFacts::of(headers);
+    (facts.src_sets, facts.dst_sets) = sets;
+    if let Some((src, dst)) = addresses(packet, headers) {
+        facts.src = src;
+        facts.dst = dst;
+    }
+    let mut scan = Scan { facts, bytes: packet.length(), entries: settings.entries, index: 0, verdict };
+    let step: unsafe extern "C" fn(u64, *mut Scan) -> i64 = look_at_entry;
+    // SAFETY: the callback has the signature that the helper asks for, and the scan lives until it returns.
+    unsafe {
+        bpf_loop(MAX_ENTRIES, step as *mut c_void, (&raw mut scan).cast(), 0);
+    }
+    scan.verdict
+}
+
+const GO_ON: i64 = 0;
+const STOP: i64 = 1;
+
+unsafe extern "C" fn look_at_entry(_round: u64, scan: *mut Scan) -> i64 {
+    // SAFETY: `by_table` passes its own scan, and nothing else uses it meanwhile.
+    let scan = unsafe { &mut *scan };
+    if scan.index >= scan.entries {
+        return STOP;
+    }
+    let Some(entry) = FILTER_TABLE.get(scan.index) else {
+        return STOP;
+    };
+    if Verdict(entry.verdict).rule() >= Verdict(scan.verdict).rule() {
+        return STOP;
+    }
+    scan.index += 1;
+    if entry.holds(&scan.facts) {
+        if entry.effect == Entry::DECIDE {
+            scan.verdict = entry.verdict;
+            return STOP;
+        }
+        if entry.effect == Entry::COUNT {
+            count(entry.verdict, scan.bytes);
+        }
+        scan.index = entry.next;
+    }
+    GO_ON
+}
+
+/// Source and destination address, as the facts and keys have them; zero without.
+#[inline(always)]
+fn addresses(packet: &Packet, headers: &Headers) -> Option<([u64; 2], [u64; 2])> {
+    let network = usize::from(headers.network_offset);
+    if headers.ip_version == 4 {
+        let [a, b, c, d, e, f, g, h] = *packet.bytes::<8>(network + 12)?;
+        // As `map_ipv4` writes them.
+        Some((
+            [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])],
+            [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, e, f, g, h])],
+        ))
+    } else if headers.ip_version == 6 {
+        let at = |offset| Some(u64::from_ne_bytes(*packet.bytes(network + offset)?));
+        Some(([at(8)?, at(16)?], [at(24)?, at(32)?]))
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+fn has_ports(headers: &Headers) -> bool {
+    headers.transport_offset != 0 && matches!(headers.protocol, TCP | UDP | SCTP)
+}
+
+#[inline(always)]
+fn has_protocol(headers: &Headers) -> bool {
+    use xfwd_ebpf_types::Outcome::{TooManyExtensions, TruncatedExtension};
+    headers.end != 0
+        && headers.outcome != TruncatedExtension as u8
+        && headers.outcome != TooManyExtensions as u8
+}
+
+#[inline(always)]
+fn min(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
+}
+
+#[inline(always)]
+fn count(verdict: u32, length: u64) {
+    if let Some(counter) = RULE_COUNTERS.get_ptr_mut(Verdict(verdict).rule()) {
+        // SAFETY: the element is this CPU's own, and XDP programs on one CPU do not interrupt each other.
+        let RuleCounter { packets, bytes } = unsafe { &mut *counter };
+        *packets += 1;
+        *bytes += length;
+    }
+}

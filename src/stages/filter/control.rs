@@ -1,0 +1,114 @@
+//! The other side of filtering: the compiled list that workers share, and what they have counted.
+
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+
+use super::policer::Policers;
+use super::{Action, Classifier, Filter, Rule};
+use crate::pipeline::Counter;
+
+/// A compiled list; the same for all workers, and read only, but for the policers.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub rules: Vec<Rule>,
+    pub actions: Vec<Action>,
+    /// Rules that are counted here: the others were counted in the XDP program.
+    pub counted: Vec<bool>,
+    pub classifier: Classifier,
+    pub policers: Policers,
+}
+
+/// What the rules did in one worker.
+#[derive(Debug)]
+pub(super) struct WorkerCounts(CachePadded<Vec<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    packets: Counter,
+    bytes: Counter,
+}
+
+impl WorkerCounts {
+    #[inline(always)]
+    pub fn count(&self, rule: usize, bytes: u64) {
+        let counts = &self.0[rule];
+        counts.packets.add(1);
+        counts.bytes.add(bytes);
+    }
+}
+
+/// What one rule did, over all workers: the packets that it acted on, so of a policer those above its rate.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct RuleCounters {
+    /// Name of the rule.
+    pub name: String,
+    /// What it does.
+    pub action: Action,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, without frame check sequence.
+    pub bytes: u64,
+}
+
+/// Compiles a list, makes the workers' stages, and reads what they have counted.
+#[derive(Debug)]
+pub struct FilterControl {
+    compiled: Arc<Compiled>,
+    workers: Vec<Arc<WorkerCounts>>,
+}
+
+impl FilterControl {
+    /// Control of the stages that filter by `rules`.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        let counted = vec![true; rules.len()];
+        Self::counting(rules, counted)
+    }
+
+    /// As [`new`](Self::new), but only rules that are `counted`, by their places in the list, are counted: the others run
+    /// in the XDP program, too, and were counted there.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many as rules.
+    pub fn counting(rules: Vec<Rule>, counted: Vec<bool>) -> Self {
+        assert_eq!(rules.len(), counted.len(), "one for each rule");
+        let compiled = Compiled {
+            counted,
+            classifier: Classifier::new(&rules),
+            policers: Policers::new(rules.iter().map(|rule| rule.rate.as_ref())),
+            actions: rules.iter().map(|rule| rule.action).collect(),
+            rules,
+        };
+        Self { compiled: Arc::new(compiled), workers: Vec::new() }
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &[Rule] {
+        &self.compiled.rules
+    }
+
+    /// Makes the stage of one more worker.
+    pub fn stage(&mut self) -> Filter {
+        let rules = self.compiled.rules.len();
+        let counts =
+            Arc::new(WorkerCounts(CachePadded::new((0..rules).map(|_| Counts::default()).collect())));
+        self.workers.push(Arc::clone(&counts));
+        Filter::new(Arc::clone(&self.compiled), counts)
+    }
+
+    /// What each rule did so far, in the order of the list.
+    pub fn counters(&self) -> Vec<RuleCounters> {
+        let sum = |index: usize, of: fn(&Counts) -> &Counter| {
+            self.workers.iter().map(|worker| of(&worker.0[index]).get()).sum()
+        };
+        let counters = |(index, rule): (usize, &Rule)| RuleCounters {
+            name: rule.name.clone(),
+            action: rule.action,
+            packets: sum(index, |counts| &counts.packets),
+            bytes: sum(index, |counts| &counts.bytes),
+        };
+        self.compiled.rules.iter().enumerate().map(counters).collect()
+    }
+}

@@ -1,0 +1,154 @@
+//! The hot path of filtering.
+
+use std::sync::Arc;
+
+use super::control::{Compiled, WorkerCounts};
+use super::policer::{Seen, Ticks};
+use super::{Action, Facts};
+use crate::pipeline::{Batch, DropReason, Packet, Stage, Verdict};
+use crate::stages::bounce::bounce_l2;
+
+/// The stage: one instance a worker, made by [`FilterControl::stage`](super::FilterControl::stage).
+///
+/// A packet that a rule drops is counted as [`DropReason::Rule`]; one that no rule decides about, or that one accepts,
+/// stays undecided for the next stage.
+pub struct Filter {
+    compiled: Arc<Compiled>,
+    counts: Arc<WorkerCounts>,
+    has_policers: bool,
+}
+
+impl Filter {
+    pub(super) fn new(compiled: Arc<Compiled>, counts: Arc<WorkerCounts>) -> Self {
+        let has_policers = compiled.policers.are_there();
+        Self { compiled, counts, has_policers }
+    }
+
+    #[inline]
+    fn judge(&self, packet: &mut Packet<'_>, now: Ticks) -> Verdict {
+        let Compiled { classifier, policers, actions, counted, .. } = &*self.compiled;
+        let len = packet.len() as u64;
+        let (headers, bytes) = packet.headers_and_bytes();
+        let facts = Facts::of(bytes, headers);
+        let mut start = 0;
+        while let Some(rule) = classifier.next_match(&facts, start) {
+            start = rule + 1;
+            if !policers.acts(rule, &Seen { bytes, len, headers, facts: &facts }, now) {
+                continue;
+            }
+            if counted[rule] {
+                self.counts.count(rule, len);
+            }
+            match actions[rule] {
+                Action::Drop => return Verdict::Drop(DropReason::Rule),
+                Action::Accept => return Verdict::Continue,
+                Action::Bounce => return bounce_l2(bytes),
+                Action::Count | Action::Continue => {}
+            }
+        }
+        Verdict::Continue
+    }
+}
+
+impl Stage for Filter {
+    fn name(&self) -> &str {
+        "filter"
+    }
+
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        let now = if self.has_policers { self.compiled.policers.ticks(batch.now()) } else { Ticks::NONE };
+        batch.each_undecided(|packet| self.judge(packet, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::{FilterControl, Per, Rate, RateLimit, Rule};
+    use super::*;
+
+    /// A UDP packet from this source to this port.
+    fn packet(source: [u8; 4], port: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+            .ipv4(source, [198, 18, 10, 1], 64)
+            .udp(1000, port)
+            .write(&mut bytes, b"")
+            .unwrap();
+        bytes
+    }
+
+    fn verdicts(stage: &mut Filter, packets: &mut [Vec<u8>], now: Instant) -> Vec<Verdict> {
+        let count = packets.len();
+        let mut batch = Batch::new(0);
+        batch.set_now(now);
+        for packet in packets {
+            let len = packet.len() as u32;
+            batch.push(packet, len);
+        }
+        batch.parse();
+        stage.process(&mut batch);
+        batch.finish()[..count].to_vec()
+    }
+
+    fn rule(name: &str, action: Action, change: impl FnOnce(&mut Rule)) -> Rule {
+        let mut rule = Rule::new(name, action);
+        change(&mut rule);
+        rule
+    }
+
+    const DROPPED: Verdict = Verdict::Drop(DropReason::Rule);
+
+    #[test]
+    fn the_first_rule_that_decides_wins_and_each_counts_what_it_acted_on() {
+        let mut control = FilterControl::new(vec![
+            rule("off", Action::Continue, |_| {}),
+            rule("seen", Action::Count, |rule| rule.matches.protocol = vec![17]),
+            rule("friend", Action::Accept, |rule| rule.matches.src = vec!["10.1.0.0/16".parse().unwrap()]),
+            rule("ten", Action::Drop, |rule| rule.matches.src = vec!["10.0.0.0/8".parse().unwrap()]),
+            rule("echo", Action::Bounce, |rule| rule.matches.dst_port = vec![7..=7]),
+        ]);
+        let mut stages = [control.stage(), control.stage()];
+        let mut packets = [
+            packet([10, 0, 0, 1], 7),
+            packet([10, 1, 0, 1], 7),
+            packet([11, 0, 0, 1], 7),
+            packet([11, 0, 0, 1], 8),
+        ];
+        let now = Instant::now();
+        let found = verdicts(&mut stages[0], &mut packets, now);
+        assert_eq!(found, [DROPPED, Verdict::Continue, Verdict::Bounce, Verdict::Continue]);
+        assert_eq!(packets[2][..6], [2, 0, 0, 0, 0, 1], "bounced to the sender");
+        verdicts(&mut stages[1], &mut packets[..2], now);
+        let counted: Vec<_> = control.counters().into_iter().map(|rule| (rule.packets, rule.bytes)).collect();
+        assert_eq!(counted, [(0, 0), (6, 6 * 42), (2, 2 * 42), (2, 2 * 42), (1, 42)]);
+    }
+
+    #[test]
+    fn a_policer_acts_on_what_exceeds_it_and_the_rest_goes_on() {
+        let rate = Rate { limit: RateLimit::PacketsPerSecond(10), burst: 3, per: Per::Whole };
+        let mut control = FilterControl::new(vec![
+            rule("limit", Action::Drop, |rule| rule.rate = Some(rate)),
+            rule("echo", Action::Bounce, |_| {}),
+        ]);
+        let mut stage = control.stage();
+        let mut packets: Vec<_> = (0..5).map(|_| packet([10, 0, 0, 1], 7)).collect();
+        let now = Instant::now();
+        let found = verdicts(&mut stage, &mut packets, now);
+        assert_eq!(found, [Verdict::Bounce, Verdict::Bounce, Verdict::Bounce, DROPPED, DROPPED]);
+        let later = verdicts(&mut stage, &mut packets, now + Duration::from_millis(210));
+        assert_eq!(later.iter().filter(|verdict| **verdict == DROPPED).count(), 3);
+        assert_eq!(control.counters()[0].packets, 5);
+        assert_eq!(control.counters()[1].packets, 5);
+    }
+
+    #[test]
+    fn what_is_sent_to_a_group_is_not_bounced() {
+        let mut control = FilterControl::new(vec![Rule::new("all", Action::Bounce)]);
+        let mut packets = [packet([10, 0, 0, 1], 7)];
+        packets[0][..6].fill(0xff);
+        let found = verdicts(&mut control.stage(), &mut packets, Instant::now());
+        assert_eq!(found, [Verdict::Drop(DropReason::NotAnswered)]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The classifier finds the rule that going through the list finds.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use xfwd::packet::parse;
+use xfwd::stages::filter::{Classifier, Facts, Rule, linear};
+
+use support::{packets, rules};
+
+fn facts(packet: &[u8]) -> Facts {
+    Facts::of(packet, &parse(packet, packet.len()))
+}
+
+/// Every match of a packet, by repeated lookups.
+fn all_matches(mut next: impl FnMut(usize) -> Option<usize>) -> Vec<usize> {
+    let mut found = Vec::new();
+    while let Some(rule) = next(found.last().map_or(0, |last| last + 1)) {
+        found.push(rule);
+    }
+    found
+}
+
+proptest! {
+    // 1,000 lists with 60 packets each.
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_classifier_is_the_list(list in rules::list(40), packets in vec(rules::packet(), 60)) {
+        let classifier = Classifier::new(&list);
+        for packet in &packets {
+            let facts = facts(packet);
+            let expected = all_matches(|start| linear::next_match(&list, &facts, start));
+            let found = all_matches(|start| classifier.next_match(&facts, start));
+            prop_assert_eq!(found, expected, "{:?}", facts);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Long lists are where buckets are split.
+    #[test]
+    fn the_classifier_is_the_list_when_it_is_long(list in rules::list(600), seed in any::<u64>()) {
+        let classifier = Classifier::new(&list);
+        for packet in (0..500).map(|n| packets::packet(seed.wrapping_add(n))) {
+            let facts = facts(&packet);
+            prop_assert_eq!(classifier.first_match(&facts), linear::first_match(&list, &facts), "{:?}", facts);
+        }
+    }
+}
+
+/// The generated rules and packets have to meet, or comparing says little.
+#[test]
+fn generated_rules_match_generated_packets() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let (mut matched, mut pairs, mut matches_by_rule) = (0, 0, 0);
+    for _ in 0..200 {
+        let list: Vec<Rule> = rules::list(40).new_tree(&mut runner).unwrap().current();
+        for _ in 0..50 {
+            let packet = rules::packet().new_tree(&mut runner).unwrap().current();
+            let facts = facts(&packet);
+            pairs += 1;
+            matched += usize::from(linear::first_match(&list, &facts).is_some());
+            matches_by_rule += all_matches(|start| linear::next_match(&list, &facts, start)).len();
+        }
+    }
+    assert!(matched > pairs / 2 && matched < pairs, "{matched} of {pairs}");
+    assert!(matches_by_rule > pairs, "{matches_by_rule} in {pairs}");
+}
