@@ -1,5 +1,7 @@
 //! What several integration tests need.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod classbench;
 pub mod packets;
+pub mod promises;
 pub mod rules;
