@@ -155,7 +155,7 @@ mod tests {
     const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const SERVER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-    fn bounced(layer: Layer, packet: &mut Vec<u8>) -> Verdict {
+    fn bounced(layer: Layer, packet: &mut [u8]) -> Verdict {
         let len = packet.len() as u32;
         let mut batch = Batch::new(0);
         batch.push(packet, len);
