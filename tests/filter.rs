@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use xfwd::packet::parse;
 use xfwd::stages::filter::{Classifier, Facts, Rule, linear};
 
-use support::{packets, rules};
+use support::{classbench, packets, rules};
 
 fn facts(packet: &[u8]) -> Facts {
     Facts::of(packet, &parse(packet, packet.len()))
@@ -50,6 +50,40 @@ proptest! {
         for packet in (0..500).map(|n| packets::packet(seed.wrapping_add(n))) {
             let facts = facts(&packet);
             prop_assert_eq!(classifier.first_match(&facts), linear::first_match(&list, &facts), "{:?}", facts);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Without addresses all rules lie in one bucket, which is split again and again.
+    #[test]
+    fn one_large_bucket_is_the_list(mut list in rules::list(300), seed in any::<u64>()) {
+        for rule in &mut list {
+            rule.matches.src.clear();
+            rule.matches.dst.clear();
+            (rule.matches.src_set, rule.matches.dst_set) = (None, None);
+        }
+        let classifier = Classifier::new(&list);
+        for packet in (0..200).map(|n| packets::packet(seed.wrapping_add(n))) {
+            let facts = facts(&packet);
+            let expected = all_matches(|start| linear::next_match(&list, &facts, start));
+            let found = all_matches(|start| classifier.next_match(&facts, start));
+            prop_assert_eq!(found, expected, "{:?}", facts);
+        }
+    }
+}
+
+/// What the bench measures is right, too.
+#[test]
+fn a_list_as_operators_write_them() {
+    for (count, seed) in [(10, 1), (100, 2), (1_000, 3), (5_000, 4)] {
+        let list = classbench::rules(count, seed);
+        let classifier = Classifier::new(&list);
+        for packet in classbench::packets(&list, 1_000, seed) {
+            let facts = facts(&packet);
+            assert_eq!(classifier.first_match(&facts), linear::first_match(&list, &facts), "{facts:?}");
         }
     }
 }

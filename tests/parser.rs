@@ -6,9 +6,9 @@ mod support;
 
 use etherparse::{LinkExtSlice, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use xfwd::packet::{FiveTuple, Fragment, Headers, Outcome, flow_hash_of, parse};
+use xfwd::packet::{FiveTuple, Fragment, Headers, Outcome, parse};
 
-use support::packets;
+use support::{packets, promises};
 
 const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const BALANCER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -514,7 +514,7 @@ fn generated_packets_reach_every_outcome() {
         let packet = packets::packet(seed);
         let headers = parsed(&packet);
         seen[usize::from(headers.outcome)] += 1;
-        check_promises(&packet, &headers);
+        promises::check(&packet);
     }
     for (outcome, count) in Outcome::ALL.iter().zip(seen) {
         println!("{:>26} {count}", outcome.name());
@@ -522,27 +522,13 @@ fn generated_packets_reach_every_outcome() {
     }
 }
 
-/// What holds for every packet, however broken.
-fn check_promises(packet: &[u8], headers: &Headers) {
-    let [network, transport, payload] =
-        [headers.network_offset, headers.transport_offset, headers.payload_offset].map(usize::from);
-    assert!(network <= packet.len() && transport <= packet.len() && payload <= packet.len());
-    assert!(headers.end as usize <= packet.len());
-    if payload != 0 {
-        assert!(network < transport && transport < payload && payload <= headers.end as usize);
-    }
-    let tuple = FiveTuple::of(packet, headers);
-    assert_eq!(tuple.is_some(), headers.outcome() == Outcome::Ip);
-    assert_eq!(tuple.map(|tuple| tuple.flow_hash()), flow_hash_of(packet, headers));
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_bytes_never_panic(packet in proptest::collection::vec(any::<u8>(), 0..200), extra in 0usize..3000) {
-        check_promises(&packet, &parsed(&packet));
-        parse(&packet, packet.len() + extra);
+        promises::check(&packet);
+        promises::check_headers(&packet, packet.len() + extra, &parse(&packet, packet.len() + extra));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What several integration tests need.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod classbench;
 pub mod interpret;
 pub mod kernel_rules;
 pub mod packets;
+pub mod promises;
 pub mod reference;
 pub mod rules;

@@ -233,47 +233,54 @@ fn filler(random: &mut Random) -> Vec<u8> {
 }
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// Neighbouring seeds must not give neighbouring streams, so the seed is mixed once.
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(Self(seed).u64())
     }
 
-    fn u64(&mut self) -> u64 {
+    /// 64 random bits.
+    pub fn u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
 
-    fn u16(&mut self) -> u16 {
+    /// 16 random bits.
+    pub fn u16(&mut self) -> u16 {
         self.u64() as u16
     }
 
-    fn byte(&mut self) -> u8 {
+    /// 8 random bits.
+    pub fn byte(&mut self) -> u8 {
         self.u64() as u8
     }
 
     /// 0 to `end - 1`; 0 when `end` is 0.
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.u64()) * end as u128) >> 64) as usize
     }
 
-    fn between(&mut self, start: usize, end: usize) -> usize {
+    /// `start` to `end - 1`.
+    pub fn between(&mut self, start: usize, end: usize) -> usize {
         start + self.below(end - start)
     }
 
-    fn one_in(&mut self, count: usize) -> bool {
+    /// True once in `count` times.
+    pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    /// One of them.
+    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    fn bytes(&mut self, count: usize) -> impl Iterator<Item = u8> {
+    /// Random bytes.
+    pub fn bytes(&mut self, count: usize) -> impl Iterator<Item = u8> {
         (0..count).map(|_| self.byte())
     }
 }

@@ -1,5 +1,5 @@
 //! The smallest XDP programs (`return XDP_PASS`), attached in both ways that there are.
-#![allow(dead_code)] // Each test file uses a part of it.
+#![allow(dead_code, reason = "each user needs a part of it")]
 
 use std::{
     io,

@@ -31,7 +31,7 @@ pub enum DenyError {
         /// The entry.
         entry: DenyEntry,
         /// What it said.
-        source: XdpError,
+        source: Box<XdpError>,
     },
 }
 
@@ -252,7 +252,7 @@ impl Held {
                     let _ = table.remove(entry);
                 }
                 self.counts.failed += 1;
-                return Err(DenyError::Kernel { entry: *entry, source });
+                return Err(DenyError::Kernel { entry: *entry, source: source.into() });
             }
         }
         self.by_kind[kind] += 1;
@@ -265,7 +265,7 @@ impl Held {
         for table in &mut self.tables {
             if let Err(source) = table.remove(entry) {
                 self.counts.failed += 1;
-                result = Err(DenyError::Kernel { entry: *entry, source });
+                result = Err(DenyError::Kernel { entry: *entry, source: source.into() });
             }
         }
         if result.is_ok() && self.entries.remove(entry).is_some() {

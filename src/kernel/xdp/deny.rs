@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use aya::{
     Ebpf,
     maps::{
-        Array, HashMap, MapData, MapError,
+        Array, HashMap, MapData,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -97,48 +97,32 @@ impl DenyMaps {
             .set(0, settings, 0)
             .map_err(|source| XdpError::map("DENY", "element 0".to_owned(), source))
     }
-
-    fn change(
-        &mut self,
-        entry: &DenyEntry,
-        host: fn(&mut HashMap<MapData, EndpointKey, u32>, &EndpointKey) -> Result<(), MapError>,
-        v4: fn(&mut LpmTrie<MapData, [u8; 4], u32>, &Key<[u8; 4]>) -> Result<(), MapError>,
-        v6: fn(&mut LpmTrie<MapData, [u8; 16], u32>, &Key<[u8; 16]>) -> Result<(), MapError>,
-        flow: fn(&mut HashMap<MapData, FlowKey, u32>, &FlowKey) -> Result<(), MapError>,
-    ) -> (usize, Result<(), MapError>) {
-        let key = MapKey::of(entry);
-        let result = match &key {
-            MapKey::Host(key) => host(&mut self.hosts, key),
-            MapKey::V4(key) => v4(&mut self.prefixes_v4, key),
-            MapKey::V6(key) => v6(&mut self.prefixes_v6, key),
-            MapKey::Flow(key) => flow(&mut self.flows, key),
-        };
-        (key.map(), result)
-    }
 }
 
 impl DenyTable for DenyMaps {
     fn insert(&mut self, entry: &DenyEntry) -> Result<(), XdpError> {
-        let (map, result) = self.change(
-            entry,
-            |map, key| map.insert(key, 0, 0),
-            |map, key| map.insert(key, 0, 0),
-            |map, key| map.insert(key, 0, 0),
-            |map, key| map.insert(key, 0, 0),
-        );
+        let key = MapKey::of(entry);
+        let result = match &key {
+            MapKey::Host(key) => self.hosts.insert(key, 0, 0),
+            MapKey::V4(key) => self.prefixes_v4.insert(key, 0, 0),
+            MapKey::V6(key) => self.prefixes_v6.insert(key, 0, 0),
+            MapKey::Flow(key) => self.flows.insert(key, 0, 0),
+        };
+        let map = key.map();
         result.map_err(|source| XdpError::map(MAPS[map].0, entry.to_string(), source))?;
         self.used[map] += 1;
         if self.used[map] == 1 { self.set_used() } else { Ok(()) }
     }
 
     fn remove(&mut self, entry: &DenyEntry) -> Result<(), XdpError> {
-        let (map, result) = self.change(
-            entry,
-            |map, key| map.remove(key),
-            |map, key| map.remove(key),
-            |map, key| map.remove(key),
-            |map, key| map.remove(key),
-        );
+        let key = MapKey::of(entry);
+        let result = match &key {
+            MapKey::Host(key) => self.hosts.remove(key),
+            MapKey::V4(key) => self.prefixes_v4.remove(key),
+            MapKey::V6(key) => self.prefixes_v6.remove(key),
+            MapKey::Flow(key) => self.flows.remove(key),
+        };
+        let map = key.map();
         match result {
             Err(source) if is_refused(&source, libc::ENOENT) => return Ok(()),
             Err(source) => return Err(XdpError::map(MAPS[map].0, entry.to_string(), source)),

@@ -108,7 +108,7 @@ impl Policer {
         let second = (NANOSECONDS_PER_SECOND * u128::from(TICKS_PER_NANOSECOND)) << POINT;
         let cost = second * factor / u128::from(per_second.max(1));
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-        let burst = u128::from(rate.burst.max(1)) * u128::from(cost) >> POINT;
+        let burst = (u128::from(rate.burst.max(1)) * u128::from(cost)) >> POINT;
         let buckets = if rate.per == Per::Whole { 1 } else { BUCKETS };
         Self {
             per: rate.per,
@@ -123,7 +123,7 @@ impl Policer {
     #[inline]
     fn exceeds(&self, packet: &Seen<'_>, now: Ticks) -> bool {
         let amount = if self.counts_bytes { packet.len } else { 1 };
-        let cost = (u128::from(amount) * u128::from(self.cost) >> POINT) as u64;
+        let cost = ((u128::from(amount) * u128::from(self.cost)) >> POINT) as u64;
         let bucket = match self.per {
             Per::Whole => &self.buckets[0],
             Per::Src { ipv4, ipv6 } => {

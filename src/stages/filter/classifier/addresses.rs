@@ -8,8 +8,8 @@ use super::NO_MATCH;
 
 /// The label that holds for every address, and for packets without one.
 const ANY: u32 = 0;
-/// Bits of an address that the first table is indexed by.
-const INDEX_BITS: u32 = 16;
+/// Bits of an address that the first table is indexed by, at most: more tables of this size would not stay in the cache.
+const MOST_INDEX_BITS: u32 = 16;
 
 /// A label that holds for an address.
 #[derive(Clone, Copy, Debug)]
@@ -155,17 +155,19 @@ struct Slice {
 /// An address of one family as number.
 trait Bits: Copy + Ord {
     const ZERO: Self;
-    /// The leading bits.
-    fn index(self) -> usize;
+    const BITS: u32;
+    /// The number without its last bits.
+    fn index(self, shift: u32) -> usize;
     /// The number behind this one.
     fn next(self) -> Option<Self>;
 }
 
 impl Bits for u32 {
     const ZERO: Self = 0;
+    const BITS: u32 = u32::BITS;
     #[inline(always)]
-    fn index(self) -> usize {
-        (self >> (u32::BITS - INDEX_BITS)) as usize
+    fn index(self, shift: u32) -> usize {
+        (self >> shift) as usize
     }
     fn next(self) -> Option<Self> {
         self.checked_add(1)
@@ -174,9 +176,10 @@ impl Bits for u32 {
 
 impl Bits for u128 {
     const ZERO: Self = 0;
+    const BITS: u32 = u128::BITS;
     #[inline(always)]
-    fn index(self) -> usize {
-        (self >> (u128::BITS - INDEX_BITS)) as usize
+    fn index(self, shift: u32) -> usize {
+        (self >> shift) as usize
     }
     fn next(self) -> Option<Self> {
         self.checked_add(1)
@@ -191,6 +194,8 @@ struct Ranges<T> {
     slices: Vec<Slice>,
     /// By leading bits: number of ranges that start before the first address with these bits.
     index: Vec<u32>,
+    /// Bits of an address that are not leading.
+    shift: u32,
 }
 
 impl<T: Bits> Ranges<T> {
@@ -199,7 +204,7 @@ impl<T: Bits> Ranges<T> {
         // The wider of two that start together comes first.
         prefixes.sort_unstable_by(|a, b| (a.0, b.1, a.2.id).cmp(&(b.0, a.1, b.2.id)));
         let outside = Slice { start: 0, end: any.len() as u32 };
-        let mut ranges = Self { starts: vec![T::ZERO], slices: vec![outside], index: Vec::new() };
+        let mut ranges = Self { starts: vec![T::ZERO], slices: vec![outside], index: Vec::new(), shift: 0 };
         // Last address and labels of the prefixes that hold the place where the sweep is.
         let mut open: Vec<(T, Slice)> = Vec::new();
         for (first, last, label) in prefixes {
@@ -213,9 +218,11 @@ impl<T: Bits> Ranges<T> {
             open.push((last, slice));
         }
         ranges.close(&mut open, outside, None);
+        let index_bits = ranges.starts.len().ilog2().clamp(1, MOST_INDEX_BITS);
+        ranges.shift = T::BITS - index_bits;
         let mut behind = 0;
-        for bits in 0..=1 << INDEX_BITS {
-            while behind < ranges.starts.len() && ranges.starts[behind].index() < bits {
+        for bits in 0..=1 << index_bits {
+            while behind < ranges.starts.len() && ranges.starts[behind].index(ranges.shift) < bits {
                 behind += 1;
             }
             ranges.index.push(behind as u32);
@@ -247,7 +254,7 @@ impl<T: Bits> Ranges<T> {
 
     #[inline]
     fn find(&self, address: T) -> Slice {
-        let bits = address.index();
+        let bits = address.index(self.shift);
         let (from, to) = (self.index[bits] as usize, self.index[bits + 1] as usize);
         let behind = from + self.starts[from..to].partition_point(|start| *start <= address);
         // The first range starts at 0, so there is one that starts at or before the address.

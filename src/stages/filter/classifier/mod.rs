@@ -40,8 +40,8 @@ pub struct Classifier {
     dst: Addresses,
     pairs: Pairs,
     buckets: Buckets,
-    /// By rule: what bucket and entry do not say yet.
-    rest: Vec<Rest>,
+    /// By rule: what bucket and entry do not say yet. Few rules have any of it.
+    rest: Vec<Option<Box<Rest>>>,
 }
 
 /// What is left to be checked of a rule.
@@ -71,7 +71,7 @@ impl Classifier {
         let mut rest = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
             if rule.action == Action::Continue {
-                rest.push(Rest::default());
+                rest.push(None);
                 continue;
             }
             let mut left = Rest { matches: rule.matches.clone(), not: rule.not.clone() };
@@ -79,7 +79,7 @@ impl Classifier {
             let entry = bucket::Entry::of(index as u32, &mut left.matches, |matches| {
                 left.not.is_some() || *matches != Match::default()
             });
-            rest.push(left);
+            rest.push(entry.has_rest().then(|| Box::new(left)));
             for src in &src {
                 for dst in &dst {
                     places.buckets.entry((*src, *dst)).or_default().push((entry, index));
@@ -136,6 +136,7 @@ impl Classifier {
             + self.pairs.memory_bytes()
             + self.buckets.memory_bytes()
             + size_of_val(&self.rest[..])
+            + self.rest.iter().flatten().count() * size_of::<Rest>()
     }
 }
 
@@ -214,12 +215,16 @@ impl Search<'_> {
             }
             if entry.rule >= self.start
                 && entry.fits(&self.values)
-                && (!entry.has_rest() || self.classifier.rest[entry.rule as usize].holds(self.facts))
+                && (!entry.has_rest() || self.rest_holds(entry.rule))
             {
                 self.best = entry.rule;
                 return;
             }
         }
+    }
+
+    fn rest_holds(&self, rule: u32) -> bool {
+        self.classifier.rest[rule as usize].as_ref().is_none_or(|rest| rest.holds(self.facts))
     }
 
     fn split(&mut self, split: bucket::Split) {
