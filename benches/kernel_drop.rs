@@ -18,7 +18,6 @@
 #![allow(clippy::unwrap_used, reason = "a program for one purpose may end by panicking")]
 
 #[path = "../tests/support/xdp.rs"]
-#[allow(dead_code, reason = "used in part")]
 mod bare;
 
 use std::net::Ipv4Addr;
@@ -68,10 +67,14 @@ fn main() -> Result<(), Error> {
             rates.push(rate);
         }
     }
-    let ratios = |of: usize| -> Vec<f64> { rates[of].iter().zip(&rates[0]).map(|(rate, bare)| rate / bare).collect() };
+    let ratios =
+        |of: usize| -> Vec<f64> { rates[of].iter().zip(&rates[0]).map(|(rate, bare)| rate / bare).collect() };
     let mut ratios = [ratios(1), ratios(2), ratios(3)];
     let medians = rates.each_mut().map(|rates| median(rates));
-    println!("{:>6}  {:>8.3}  {:>8.3}  {:>10.3}  {:>8.3}", "median", medians[0], medians[1], medians[2], medians[3]);
+    println!(
+        "{:>6}  {:>8.3}  {:>8.3}  {:>10.3}  {:>8.3}",
+        "median", medians[0], medians[1], medians[2], medians[3]
+    );
     for (name, (ratios, rate)) in
         ["dense", "scattered", "nftables"].iter().zip(ratios.iter_mut().zip(&medians[1..]))
     {
@@ -131,7 +134,8 @@ fn filtered(pair: &Pair, rules: &[Rule], time: Duration) -> Result<f64, Error> {
     pair.subject.run(|| program.attach(index(), INTERFACE, XdpMode::Native))?;
     let rate = flood(pair, time)?;
     let counters = program.counters()?;
-    let passed: u64 = counters.iter().filter(|(_, name, _)| *name != "dropped-rule").map(|counter| counter.2).sum();
+    let passed: u64 =
+        counters.iter().filter(|(_, name, _)| *name != "dropped-rule").map(|counter| counter.2).sum();
     // Neighbour discovery and the like.
     assert!(passed < 1_000, "{:?}", counters.iter().filter(|counter| counter.2 > 0).collect::<Vec<_>>());
     Ok(rate)

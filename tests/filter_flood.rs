@@ -50,7 +50,8 @@ fn exchange(server: SocketAddr, content: &[u8]) -> std::io::Result<Vec<u8>> {
 fn a_client_sees_no_failure_while_a_flood_is_dropped() {
     lab_or_skip!();
     let pair = topology::pair(1).unwrap();
-    let listed = (0..ADDRESSES).map(|index| Prefix::new(Ipv4Addr::from_bits(FLOOD + index).into(), 32)).collect();
+    let listed =
+        (0..ADDRESSES).map(|index| Prefix::new(Ipv4Addr::from_bits(FLOOD + index).into(), 32)).collect();
     let mut deny = Rule::new("deny", Action::Drop);
     deny.matches.src_set = Some(Arc::new(PrefixSet::new("deny.txt", listed)));
     let mut program = XdpProgram::load_with(&Steering::default(), &compile(&[deny]).unwrap()).unwrap();
@@ -92,7 +93,11 @@ fn a_client_sees_no_failure_while_a_flood_is_dropped() {
     let rule = program.rule_counts().unwrap()[0];
     println!("{exchanges} connections beside {} packets of the flood", sent.packets);
     assert!(exchanges > 0);
-    assert_eq!(rule.packets, sent.packets - sent.refused.unwrap_or(0), "every packet of the flood, and nothing else");
+    assert_eq!(
+        rule.packets,
+        sent.packets - sent.refused.unwrap_or(0),
+        "every packet of the flood, and nothing else"
+    );
     assert_eq!(rule.bytes, rule.packets * 60);
     assert_eq!(counters.get(Cause::DroppedRule), rule.packets);
 }

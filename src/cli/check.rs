@@ -65,9 +65,11 @@ fn rules(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
 /// Warnings about rules that run in the worker and may match packets that never get there.
 fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
     let steering = plan.steering();
-    let rules = plan.filter.iter().zip(&kernel.places).filter(|(rule, place)| {
-        place.is_worker() && !only_steered(&rule.matches, &steering.services)
-    });
+    let rules = plan
+        .filter
+        .iter()
+        .zip(&kernel.places)
+        .filter(|(rule, place)| place.is_worker() && !only_steered(&rule.matches, &steering.services));
     rules
         .map(|(rule, _)| {
             let kept = if steering.all {
@@ -97,7 +99,11 @@ fn only_steered(matches: &Match, services: &[(IpAddr, Protocol, u16)]) -> bool {
             Prefix::new(prefix.address(), 128) == *prefix
                 && protocol.iter().all(|&protocol| {
                     // Each port is looked for, so a range stops at the first that is none.
-                    dst_port.iter().cloned().flatten().all(|port| is_service(prefix.address(), protocol, port))
+                    dst_port
+                        .iter()
+                        .cloned()
+                        .flatten()
+                        .all(|port| is_service(prefix.address(), protocol, port))
                 })
         })
 }

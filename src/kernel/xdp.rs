@@ -36,16 +36,16 @@ use aya::{
 use xfwd_ebpf_types::{Cause, MAX_QUEUES};
 
 use self::{attachment::Attachment, error::is_refused, filter::FilterMaps, tables::Tables};
-use super::filter::KernelPlan;
 pub use self::{
     attachment::XdpMode,
     counters::KernelCounters,
-    error::XdpError,
     deny::DenyMaps,
+    error::XdpError,
     filter::RuleCount,
     steering::{Steering, address_key, service_key},
     test_run::XdpAction,
 };
+use super::filter::KernelPlan;
 
 /// The object that `scripts/build-ebpf` builds.
 static OBJECT: &[u8] =
@@ -221,10 +221,7 @@ impl XdpProgram {
     }
 
     fn program(&self, name: &'static str) -> Result<&Xdp, XdpError> {
-        self.object
-            .program(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(XdpError::Object { name })
+        self.object.program(name).and_then(|program| program.try_into().ok()).ok_or(XdpError::Object { name })
     }
 
     fn program_mut(&mut self, name: &'static str) -> Result<&mut Xdp, XdpError> {
@@ -245,8 +242,5 @@ impl XdpProgram {
 
 /// A map of the object as its typed view.
 fn take_map<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, XdpError> {
-    object
-        .take_map(name)
-        .and_then(|map| map.try_into().ok())
-        .ok_or(XdpError::Object { name })
+    object.take_map(name).and_then(|map| map.try_into().ok()).ok_or(XdpError::Object { name })
 }

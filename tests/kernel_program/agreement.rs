@@ -4,10 +4,7 @@ use xfwd::kernel::xdp::{Steering, XdpProgram};
 use xfwd::packet::parse;
 
 use crate::needs_root;
-
-#[allow(dead_code, reason = "only broken packets are needed here: whole ones are among them")]
-#[path = "../support/packets.rs"]
-mod generated;
+use crate::support::packets as generated;
 
 /// The kernel runs no packet that is shorter than an Ethernet header.
 const SHORTEST: usize = 14;

@@ -84,8 +84,10 @@ fn what_a_stage_denies_is_in_the_kernel_within_milliseconds_and_ends_in_time() {
     let list: DenyList = thread.list().clone();
     let mut took = Vec::new();
     for _ in 0..20 {
-        std::thread::scope(|scope| scope.spawn(|| assert!(list.deny("198.51.100.7".parse().unwrap(), MINUTE))).join())
-            .unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(list.deny("198.51.100.7".parse().unwrap(), MINUTE))).join()
+        })
+        .unwrap();
         took.push(until("denied", GENEROUS, || is_dropped(&program, &v4)));
         assert!(list.remove(&entry("198.51.100.7")).unwrap());
     }
@@ -106,7 +108,8 @@ fn a_queue_that_is_full_is_counted_and_nobody_waits() {
     let (_program, thread) = start(None);
     let thread = thread.unwrap();
     let list = thread.list();
-    let denied = (0..300_000_u32).filter(|low| list.deny(std::net::Ipv4Addr::from_bits(0x0b00_0000 | low).into(), MINUTE));
+    let denied = (0..300_000_u32)
+        .filter(|low| list.deny(std::net::Ipv4Addr::from_bits(0x0b00_0000 | low).into(), MINUTE));
     let taken = denied.count() as u64;
     assert_eq!(list.counts().queue_full, 300_000 - taken);
     until("all that was taken is denied or refused", Duration::from_secs(20), || {

@@ -34,7 +34,10 @@ fn the_program_means_what_its_rules_mean() {
     const PACKETS: usize = 250;
     let seen = RefCell::new([0_usize; 3]);
     let mut runner = TestRunner::new(Config { cases: 100, max_shrink_iters: 1_000, ..Config::default() });
-    let cases = (prop_oneof![3 => kernel_rules::rules(12), 1 => rules::list(40)], prop::collection::vec(any::<(u64, u64)>(), PACKETS));
+    let cases = (
+        prop_oneof![3 => kernel_rules::rules(12), 1 => rules::list(40)],
+        prop::collection::vec(any::<(u64, u64)>(), PACKETS),
+    );
     let result = runner.run(&cases, |(rules, packets)| {
         let plan = compile(&rules).unwrap();
         let program = load(&plan);
@@ -68,7 +71,8 @@ fn the_program_means_what_its_rules_mean() {
             seen[2] += usize::from(!expected.acted.is_empty());
         }
         // Verdicts alone would not tell which rule it was.
-        let counts: Vec<_> = program.rule_counts().unwrap().iter().map(|count| (count.packets, count.bytes)).collect();
+        let counts: Vec<_> =
+            program.rule_counts().unwrap().iter().map(|count| (count.packets, count.bytes)).collect();
         prop_assert_eq!(counts, expected_counts);
         Ok(())
     });
@@ -141,7 +145,11 @@ fn a_hundred_thousand_prefixes_load_in_under_a_second_and_are_found() {
     let compiled = start.elapsed();
     let program = load(&plan);
     let loaded = start.elapsed();
-    println!("{} prefixes: compiled in {compiled:?}, in the kernel after {loaded:?}, {} lines", set.len(), plan.lines.len());
+    println!(
+        "{} prefixes: compiled in {compiled:?}, in the kernel after {loaded:?}, {} lines",
+        set.len(),
+        plan.lines.len()
+    );
     assert!(loaded < Duration::from_secs(1));
     for _ in 0..20_000 {
         let inside = set.prefixes()[random() as usize % set.len()].address();
@@ -154,7 +162,8 @@ fn a_hundred_thousand_prefixes_load_in_under_a_second_and_are_found() {
         let mut packet = ipv4(VIP4, UDP, &udp(PORT, b"x"));
         packet[12..16].copy_from_slice(&address.octets());
         let is_in = set.prefixes().binary_search(&Prefix::new(address.into(), 32)).is_ok()
-            || (0..32).any(|length| set.prefixes().binary_search(&Prefix::new(address.into(), length)).is_ok());
+            || (0..32)
+                .any(|length| set.prefixes().binary_search(&Prefix::new(address.into(), length)).is_ok());
         assert_eq!(program.test_run(&frame4(&packet)).unwrap() == XdpAction::Drop, is_in, "{address}");
     }
 }

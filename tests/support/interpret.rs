@@ -43,8 +43,15 @@ fn verdict(plan: &KernelPlan, headers: &Headers, facts: &Facts, counted: &mut Ve
         let (src_port, dst_port) = (headers.src_port.to_be_bytes(), headers.dst_port.to_be_bytes());
         let (protocol, ip_version) = (headers.protocol, headers.ip_version);
         let endpoint = EndpointKey { address: facts.dst, port: dst_port, protocol, ip_version };
-        let flow =
-            FlowKey { src: facts.src, dst: facts.dst, src_port, dst_port, protocol, ip_version, zero: [0; 2] };
+        let flow = FlowKey {
+            src: facts.src,
+            dst: facts.dst,
+            src_port,
+            dst_port,
+            protocol,
+            ip_version,
+            zero: [0; 2],
+        };
         let keyed = [plan.endpoints.get(&endpoint), plan.flows.get(&flow)];
         found = keyed.into_iter().flatten().fold(found, |found, verdict| found.min(verdict.0));
     }

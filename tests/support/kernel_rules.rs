@@ -37,7 +37,10 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => Just(Action::Bounce),
     ];
     let not = option::weighted(0.25, matches());
-    let rate = option::weighted(0.04, Just(Rate { limit: RateLimit::PacketsPerSecond(1), burst: 1, per: Per::Whole }));
+    let rate = option::weighted(
+        0.04,
+        Just(Rate { limit: RateLimit::PacketsPerSecond(1), burst: 1, per: Per::Whole }),
+    );
     (action, matches(), not, rate).prop_map(|(action, matches, not, rate)| Rule {
         name: String::new(),
         matches,
@@ -87,7 +90,10 @@ fn anything() -> impl Strategy<Value = Match> {
         sometimes(vec(range(0_u8..3), 1..2)),
     );
     let rest = (
-        option::weighted(0.15, (any::<u8>(), any::<u8>()).prop_map(|(a, b)| TcpFlags { set: a & b & 0x3f, clear: !a & b })),
+        option::weighted(
+            0.15,
+            (any::<u8>(), any::<u8>()).prop_map(|(a, b)| TcpFlags { set: a & b & 0x3f, clear: !a & b }),
+        ),
         option::weighted(0.15, range(select(vec![0_u32, 20, 28, 40, 41, 60, 100, 1500, 65_535]))),
         option::weighted(
             0.15,
@@ -189,7 +195,8 @@ fn set() -> impl Strategy<Value = Arc<PrefixSet>> {
         };
         hosts.into_iter().map(near).collect::<Vec<_>>()
     });
-    prop_oneof![vec(prefix(), 0..12), dense].prop_map(|prefixes| Arc::new(PrefixSet::new("set.txt", prefixes)))
+    prop_oneof![vec(prefix(), 0..12), dense]
+        .prop_map(|prefixes| Arc::new(PrefixSet::new("set.txt", prefixes)))
 }
 
 /// A packet of [`packets::packet`]; by `choice` with addresses and ports at or just beyond the bounds of one of the rules.

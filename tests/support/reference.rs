@@ -35,7 +35,10 @@ pub fn judge(rules: &[Rule], places: &[Place], headers: &Headers, facts: &Facts)
             worker_acts = Some(index);
             continue;
         }
-        assert_eq!(worker_acts, None, "rule {index} is in the kernel, and this rule of the worker matches first");
+        assert_eq!(
+            worker_acts, None,
+            "rule {index} is in the kernel, and this rule of the worker matches first"
+        );
         judgement.acted.push(index);
         if rule.action.decides() {
             judgement.dropped = rule.action == Action::Drop;

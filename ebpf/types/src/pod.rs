@@ -42,12 +42,7 @@ macro_rules! pod {
 }
 
 pod!(Settings { steer_all });
-pod!(ServiceKey {
-    address,
-    port,
-    protocol,
-    zero,
-});
+pod!(ServiceKey { address, port, protocol, zero });
 pod!(Headers {
     outcome,
     ip_version,

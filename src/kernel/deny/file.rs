@@ -49,8 +49,9 @@ pub fn parse(text: &str) -> Result<Vec<Line>, BadLine> {
         let bad = |reason: String| BadLine { line: index + 1, text: content.to_owned(), reason };
         let (entry, ttl) = match content.rsplit_once(char::is_whitespace) {
             Some((entry, last)) if !last.contains([':', '.', '/']) => {
-                let ttl = duration(last)
-                    .ok_or_else(|| bad(format!("`{last}` is not a time, such as `90s`, `10m`, `1h` or `7d`")))?;
+                let ttl = duration(last).ok_or_else(|| {
+                    bad(format!("`{last}` is not a time, such as `90s`, `10m`, `1h` or `7d`"))
+                })?;
                 (entry, Some(ttl))
             }
             _ => (content, None),
@@ -94,8 +95,14 @@ mod tests {
     #[test]
     fn a_wrong_line_is_named() {
         let error = |text: &str| parse(text).unwrap_err().to_string();
-        assert_eq!(error("10.0.0.0/8\n10.0.0.1/8"), "line 2: `10.0.0.1/8`: bits are set behind the prefix: write `10.0.0.0/8`");
-        assert_eq!(error("10.0.0.1 5x"), "line 1: `10.0.0.1 5x`: `5x` is not a time, such as `90s`, `10m`, `1h` or `7d`");
+        assert_eq!(
+            error("10.0.0.0/8\n10.0.0.1/8"),
+            "line 2: `10.0.0.1/8`: bits are set behind the prefix: write `10.0.0.0/8`"
+        );
+        assert_eq!(
+            error("10.0.0.1 5x"),
+            "line 1: `10.0.0.1 5x`: `5x` is not a time, such as `90s`, `10m`, `1h` or `7d`"
+        );
         assert!(error("tcp 10.0.0.1").contains("not a 5-tuple"));
     }
 }

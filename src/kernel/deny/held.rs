@@ -172,7 +172,8 @@ impl Held {
     /// Takes over what the file has now. Lines that cannot be added are told, the others are.
     pub fn replace_file(&mut self, lines: &[Line], now: Instant) -> Vec<DenyError> {
         let mut errors = Vec::new();
-        let new: HashMap<DenyEntry, Option<Duration>> = lines.iter().map(|line| (line.entry, line.ttl)).collect();
+        let new: HashMap<DenyEntry, Option<Duration>> =
+            lines.iter().map(|line| (line.entry, line.ttl)).collect();
         self.spent.retain(|entry, by_file| new.get(entry) == Some(&by_file.ttl));
         let gone: Vec<DenyEntry> = self
             .entries
@@ -221,9 +222,11 @@ impl Held {
             Fate::Stays => None,
         };
         if let Some(end) = end {
-            let had_an_end = !is_new && self.entries.get(&entry).is_some_and(|before| {
-                before.by_file.is_none_or(|by_file| by_file.ttl.is_some())
-            });
+            let had_an_end = !is_new
+                && self
+                    .entries
+                    .get(&entry)
+                    .is_some_and(|before| before.by_file.is_none_or(|by_file| by_file.ttl.is_some()));
             // An earlier element finds the later end when its time comes.
             if !had_an_end {
                 self.ends.push(Reverse((end, entry)));
@@ -237,7 +240,11 @@ impl Held {
         let kind = kind(entry);
         if self.by_kind[kind] >= self.capacities[kind] {
             self.counts.map_full += 1;
-            return Err(DenyError::Full { entry: *entry, kind: KINDS[kind].0, capacity: self.capacities[kind] });
+            return Err(DenyError::Full {
+                entry: *entry,
+                kind: KINDS[kind].0,
+                capacity: self.capacities[kind],
+            });
         }
         for index in 0..self.tables.len() {
             if let Err(source) = self.tables[index].insert(entry) {

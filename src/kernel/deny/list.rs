@@ -57,7 +57,9 @@ pub enum ParseEntryError {
     #[error(transparent)]
     Prefix(#[from] ParsePrefixError),
     /// Not a 5-tuple.
-    #[error("not a 5-tuple, such as `tcp 192.0.2.1:40000 198.51.100.1:443` or `udp [2001:db8::1]:53 [2001:db8::2]:53`")]
+    #[error(
+        "not a 5-tuple, such as `tcp 192.0.2.1:40000 198.51.100.1:443` or `udp [2001:db8::1]:53 [2001:db8::2]:53`"
+    )]
     Flow,
 }
 
@@ -161,11 +163,19 @@ mod tests {
 
     #[test]
     fn entries_are_read_as_they_are_shown() {
-        for text in ["192.0.2.1/32", "10.0.0.0/8", "2001:db8::/32", "tcp 192.0.2.1:40000 198.51.100.1:443", "udp [::1]:5 [::2]:6"] {
+        for text in [
+            "192.0.2.1/32",
+            "10.0.0.0/8",
+            "2001:db8::/32",
+            "tcp 192.0.2.1:40000 198.51.100.1:443",
+            "udp [::1]:5 [::2]:6",
+        ] {
             assert_eq!(text.parse::<DenyEntry>().unwrap().to_string(), text);
         }
         assert_eq!("192.0.2.1".parse::<DenyEntry>().unwrap().to_string(), "192.0.2.1/32");
-        for text in ["", "10.0.0.1/8", "tcp 192.0.2.1:1", "tcp 192.0.2.1:1 [::1]:2", "tcp 192.0.2.1 192.0.2.2"] {
+        for text in
+            ["", "10.0.0.1/8", "tcp 192.0.2.1:1", "tcp 192.0.2.1:1 [::1]:2", "tcp 192.0.2.1 192.0.2.2"]
+        {
             assert!(text.parse::<DenyEntry>().is_err(), "{text}");
         }
     }

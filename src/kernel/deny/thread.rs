@@ -172,7 +172,8 @@ struct Watch {
 
 impl Watch {
     fn start(path: &Path) -> Result<Self, StartDenyError> {
-        let error = |source: nix::Error| StartDenyError::Watch { path: path.to_owned(), source: source.into() };
+        let error =
+            |source: nix::Error| StartDenyError::Watch { path: path.to_owned(), source: source.into() };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(error)?;
         let events = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
@@ -188,6 +189,8 @@ impl Watch {
         }
         let events = self.inotify.read_events().unwrap_or_default();
         // An event without a name tells that others were lost.
-        events.iter().any(|event| event.name.as_deref().is_none_or(|name| Some(name) == self.path.file_name()))
+        events
+            .iter()
+            .any(|event| event.name.as_deref().is_none_or(|name| Some(name) == self.path.file_name()))
     }
 }

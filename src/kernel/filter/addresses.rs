@@ -146,7 +146,8 @@ impl Said {
             }
             around.push((span.last, class));
         }
-        let word = |(span, class): (Span<u128>, Class)| (span.first.to_be_bytes(), span.length, classes.word(class));
+        let word =
+            |(span, class): (Span<u128>, Class)| (span.first.to_be_bytes(), span.length, classes.word(class));
         found.into_iter().map(word).collect()
     }
 }
@@ -185,14 +186,23 @@ mod tests {
             ranges(&[("10.0.0.0/8", 5), ("10.1.0.0/16", 3), ("10.1.1.0/24", 4), ("10.2.0.0/16", 7)]),
             text(&[("0.0.0.0", none), ("10.0.0.0", 5), ("10.1.0.0", 3), ("10.2.0.0", 5), ("11.0.0.0", none)])
         );
-        assert_eq!(ranges(&[("0.0.0.0/0", 1), ("255.255.255.255", 0)]), text(&[("0.0.0.0", 1), ("255.255.255.255", 0)]));
+        assert_eq!(
+            ranges(&[("0.0.0.0/0", 1), ("255.255.255.255", 0)]),
+            text(&[("0.0.0.0", 1), ("255.255.255.255", 0)])
+        );
         assert_eq!(ranges(&[("0.0.0.0", 2), ("0.0.0.0/1", 1)]), text(&[("0.0.0.0", 1), ("128.0.0.0", none)]));
         assert_eq!(ranges(&[]), []);
     }
 
     #[test]
     fn ipv6_prefixes_that_add_nothing_are_left_out() {
-        let rules = [("2001:db8::/32", 4), ("2001:db8:1::/48", 5), ("2001:db8:2::/48", 3), ("2001:db8::/32", 2), ("::/0", 9)];
+        let rules = [
+            ("2001:db8::/32", 4),
+            ("2001:db8:1::/48", 5),
+            ("2001:db8:2::/48", 3),
+            ("2001:db8::/32", 2),
+            ("::/0", 9),
+        ];
         let found = said(&rules).v6_prefixes(&mut Classes::default());
         let short: Vec<(u8, u32)> = found.iter().map(|(_, length, word)| (*length, word >> 1)).collect();
         assert_eq!(short, [(0, 9), (32, 2)]);

@@ -134,7 +134,8 @@ pub fn compile(rules: &[Rule]) -> Result<KernelPlan, PlanError> {
         let place = if rule.action == Action::Continue {
             Place::Nowhere
         } else {
-            let behind = in_worker.iter().take(MAX_COMPARED).find(|&&earlier| may_overlap(&rules[earlier], rule));
+            let behind =
+                in_worker.iter().take(MAX_COMPARED).find(|&&earlier| may_overlap(&rules[earlier], rule));
             let result = match rule.action {
                 _ if rule.rate.is_some() => Err(WhyWorker::Rate),
                 Action::Bounce => Err(WhyWorker::Bounce),
@@ -180,7 +181,11 @@ impl Compiler {
         let verdict = Verdict::new(index, rule.action == Action::Drop);
         let Match { src, src_set, .. } = &rule.matches;
         let only_src = Match { src: src.clone(), src_set: src_set.clone(), ..Match::default() };
-        if rule.matches != only_src || rule.not.is_some() || !rule.action.decides() || src.is_empty() == src_set.is_none() {
+        if rule.matches != only_src
+            || rule.not.is_some()
+            || !rule.action.decides()
+            || src.is_empty() == src_set.is_none()
+        {
             self.first_other.get_or_insert(index);
         }
         if rule.action.decides()
@@ -243,7 +248,8 @@ impl Compiler {
             ..conditions.clone()
         };
         let is_host = |prefix: &Prefix| prefix.length() == if prefix.ip_version() == 4 { 32 } else { 128 };
-        let ports = |ranges: &[std::ops::RangeInclusive<u16>]| ranges.iter().map(ExactSizeIterator::len).sum();
+        let ports =
+            |ranges: &[std::ops::RangeInclusive<u16>]| ranges.iter().map(ExactSizeIterator::len).sum();
         if rest != Match::default() || dst.is_empty() || dst_port.is_empty() || !dst.iter().all(is_host) {
             return false;
         }
@@ -251,7 +257,8 @@ impl Compiler {
             .into_iter()
             .filter(|number| protocol.is_empty() || protocol.contains(number))
             .collect();
-        let keys = |counts: &[usize]| counts.iter().fold(1_usize, |product, count| product.saturating_mul(*count));
+        let keys =
+            |counts: &[usize]| counts.iter().fold(1_usize, |product, count| product.saturating_mul(*count));
         if src.is_empty() && src_port.is_empty() {
             let keys = keys(&[dst.len(), protocols.len(), ports(dst_port)]);
             if keys > MAX_KEYS_OF_RULE || self.endpoints.len() + keys > MAX_ENDPOINTS as usize {
@@ -394,7 +401,12 @@ fn sets_needed(list: &[Prefix], set: bool) -> u32 {
 }
 
 fn endpoint_key(prefix: Prefix, protocol: u8, port: u16) -> EndpointKey {
-    EndpointKey { address: prefix.mapped().0, port: port.to_be_bytes(), protocol, ip_version: prefix.ip_version() }
+    EndpointKey {
+        address: prefix.mapped().0,
+        port: port.to_be_bytes(),
+        protocol,
+        ip_version: prefix.ip_version(),
+    }
 }
 
 /// The key of a 5-tuple; both addresses are hosts of one family.

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use xfwd_ebpf_types::filter::{Entry, Has, Verdict};
 
-use crate::stages::filter::{FragmentKind, Match, Prefix, Rule};
 use crate::stages::filter::Action;
+use crate::stages::filter::{FragmentKind, Match, Prefix, Rule};
 
 /// Prefix lists of a match that an entry cannot hold: numbers of the sets that stand for them, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

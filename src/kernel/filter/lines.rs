@@ -33,7 +33,8 @@ impl Lines {
     pub fn by_number(&mut self, bits: u32, verdicts: impl Iterator<Item = (u32, Verdict)>) -> u32 {
         let first = self.allocate((1 << bits) / LINE_WORDS, Verdict::NONE.0);
         for (number, verdict) in verdicts {
-            let word = &mut self.list[first as usize + number as usize / LINE_WORDS].words[number as usize % LINE_WORDS];
+            let word = &mut self.list[first as usize + number as usize / LINE_WORDS].words
+                [number as usize % LINE_WORDS];
             *word = verdict.0.min(*word);
         }
         first

@@ -68,8 +68,10 @@ type Set = Option<std::sync::Arc<PrefixSet>>;
 /// Sets with each other and with the lists of the other rule.
 fn sets(a: &Set, a_list: &[Prefix], b: &Set, b_list: &[Prefix]) -> bool {
     both(a, b, |a, b| sorted_meet(a.prefixes(), b.prefixes()))
-        && a.as_ref().is_none_or(|a| b_list.is_empty() || b_list.iter().any(|prefix| meets_sorted(a, *prefix)))
-        && b.as_ref().is_none_or(|b| a_list.is_empty() || a_list.iter().any(|prefix| meets_sorted(b, *prefix)))
+        && a.as_ref()
+            .is_none_or(|a| b_list.is_empty() || b_list.iter().any(|prefix| meets_sorted(a, *prefix)))
+        && b.as_ref()
+            .is_none_or(|b| a_list.is_empty() || a_list.iter().any(|prefix| meets_sorted(b, *prefix)))
 }
 
 fn meets_sorted(set: &PrefixSet, prefix: Prefix) -> bool {
@@ -96,8 +98,7 @@ fn sorted_meet(a: &[Prefix], b: &[Prefix]) -> bool {
 
 /// Whether one of the sorted prefixes, which all start before `prefix`, covers it: there are as many lengths as bits.
 fn covered(sorted: &[Prefix], prefix: Prefix) -> bool {
-    (0..prefix.length())
-        .any(|length| sorted.binary_search(&Prefix::new(prefix.address(), length)).is_ok())
+    (0..prefix.length()).any(|length| sorted.binary_search(&Prefix::new(prefix.address(), length)).is_ok())
 }
 
 fn last(prefix: Prefix) -> IpAddr {
@@ -150,10 +151,26 @@ mod tests {
         expect(false, |m| m.src = prefixes(&["10.0.0.0/8"]), |m| m.src = prefixes(&["11.0.0.0/8", "::/0"]));
         expect(true, |m| m.src = prefixes(&["10.0.0.0/8"]), |m| m.src = prefixes(&["10.1.2.3"]));
         expect(true, |m| m.src = prefixes(&["10.0.0.0/8"]), |m| m.dst = prefixes(&["11.0.0.0/8"]));
-        expect(true, |m| m.src_set = set(&["10.0.0.0/8", "10.9.0.0/16"]), |m| m.src_set = set(&["10.200.0.0/16"]));
-        expect(false, |m| m.src_set = set(&["10.0.0.0/9", "12.0.0.0/8"]), |m| m.src = prefixes(&["10.200.0.0/16"]));
-        expect(true, |m| m.dst_set = set(&["10.0.0.0/9", "12.0.0.0/8"]), |m| m.dst = prefixes(&["0.0.0.0/0"]));
-        expect(false, |m| m.src_set = set(&["2001:db8::/32"]), |m| m.src_set = set(&["0.0.0.0/0", "2001:db9::/32"]));
+        expect(
+            true,
+            |m| m.src_set = set(&["10.0.0.0/8", "10.9.0.0/16"]),
+            |m| m.src_set = set(&["10.200.0.0/16"]),
+        );
+        expect(
+            false,
+            |m| m.src_set = set(&["10.0.0.0/9", "12.0.0.0/8"]),
+            |m| m.src = prefixes(&["10.200.0.0/16"]),
+        );
+        expect(
+            true,
+            |m| m.dst_set = set(&["10.0.0.0/9", "12.0.0.0/8"]),
+            |m| m.dst = prefixes(&["0.0.0.0/0"]),
+        );
+        expect(
+            false,
+            |m| m.src_set = set(&["2001:db8::/32"]),
+            |m| m.src_set = set(&["0.0.0.0/0", "2001:db9::/32"]),
+        );
         expect(false, |m| m.src_set = set(&[]), |m| m.src = prefixes(&["0.0.0.0/0"]));
     }
 

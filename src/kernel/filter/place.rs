@@ -71,11 +71,16 @@ pub enum WhyWorker {
 impl fmt::Display for WhyWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bounce => f.write_str("the XDP program drops and accepts, only a worker sends packets back"),
+            Self::Bounce => {
+                f.write_str("the XDP program drops and accepts, only a worker sends packets back")
+            }
             Self::Rate => f.write_str("policers run in the worker"),
             Self::NotFirst { stage } => write!(f, "the stage `{stage}` stands before the filter"),
             Self::Behind { rule } => {
-                write!(f, "it stands behind `{rule}`, which runs in the worker and may match the same packets")
+                write!(
+                    f,
+                    "it stands behind `{rule}`, which runs in the worker and may match the same packets"
+                )
             }
             Self::BehindMany { compared } => {
                 write!(f, "it stands behind more than {compared} rules that run in the worker")

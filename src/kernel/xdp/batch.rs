@@ -49,9 +49,8 @@ pub(super) fn update<K: Pod, V: Pod>(
         };
         // SAFETY: the kernel reads `count` keys and values, of the sizes that the map has and the caller's types are, from
         // two slices that are at least so long and live until the call returns; it writes `count`, within the struct.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut batch, size_of::<Batch>())
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut batch, size_of::<Batch>()) };
         if result < 0 {
             let error = io::Error::last_os_error();
             return Err((done + batch.count as usize, error));

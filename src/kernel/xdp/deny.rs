@@ -93,7 +93,9 @@ impl DenyMaps {
     fn set_used(&mut self) -> Result<(), XdpError> {
         let bits = MAPS.iter().zip(self.used).filter(|(_, used)| *used > 0).map(|((_, bit), _)| bit);
         let settings = DenySettings { used: bits.sum() };
-        self.settings.set(0, settings, 0).map_err(|source| XdpError::map("DENY", "element 0".to_owned(), source))
+        self.settings
+            .set(0, settings, 0)
+            .map_err(|source| XdpError::map("DENY", "element 0".to_owned(), source))
     }
 }
 

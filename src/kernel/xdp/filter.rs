@@ -91,7 +91,8 @@ fn fill_trie(
     let keys: Vec<Key<[u8; 16]>> =
         prefixes.iter().map(|(address, length, _)| Key::new(u32::from(*length), *address)).collect();
     let words: Vec<u32> = prefixes.iter().map(|(_, _, word)| *word).collect();
-    let describe = |key: &Key<[u8; 16]>| format!("{}/{}", std::net::Ipv6Addr::from(key.data()), key.prefix_len());
+    let describe =
+        |key: &Key<[u8; 16]>| format!("{}/{}", std::net::Ipv6Addr::from(key.data()), key.prefix_len());
     fill(object, name, &keys, &words, describe)
 }
 
