@@ -18,7 +18,6 @@
 #![allow(clippy::unwrap_used, reason = "a program for one purpose may end by panicking")]
 
 #[path = "../tests/support/xdp.rs"]
-#[allow(dead_code, reason = "used in part")]
 mod bare;
 
 use std::net::Ipv4Addr;

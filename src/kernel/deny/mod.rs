@@ -8,7 +8,7 @@
 //! * [`DenyList::add`] and [`DenyList::remove`] are for everyone else: the entry is in the kernel when they return, or the
 //!   error says why not.
 //!
-//! A file may hold entries as well ([`file`]); it is watched. An entry is in the kernel as long as somebody wants it
+//! A file may hold entries as well ([`file`](mod@file)); it is watched. An entry is in the kernel as long as somebody wants it
 //! there: adding it twice keeps it until the later end, and removing a line of the file does not remove what a stage has
 //! denied. When a map is full the entry is refused: nothing is evicted, and nothing else is dropped for it.
 
