@@ -2,17 +2,9 @@
 
 use xfwd::kernel::xdp::{Steering, XdpProgram};
 use xfwd::packet::parse;
-
-<<<<<<< HEAD
 use xfwd_netns::lab_or_skip;
 
-#[allow(dead_code, reason = "only broken packets are needed here: whole ones are among them")]
-#[path = "../support/packets.rs"]
-mod generated;
-=======
-use crate::needs_root;
 use crate::support::packets as generated;
->>>>>>> fkernel
 
 /// The kernel runs no packet that is shorter than an Ethernet header.
 const SHORTEST: usize = 14;
