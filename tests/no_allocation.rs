@@ -1,0 +1,112 @@
+//! Nothing is allocated on the way of a packet: the whole pipeline (filter with a policer for each source, balance, bounce) on
+//! memory, with an allocator that counts. Needs neither root nor a lab.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use xfwd::config;
+use xfwd::kernel::xdp::service_key;
+use xfwd::packet::MacAddress;
+use xfwd::pipeline::BATCH_SIZE;
+use xfwd::port::memory::MemoryPort;
+use xfwd::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
+use xfwd::stages::bounce::{Bounce, Layer};
+use xfwd::stages::filter::FilterControl;
+use xfwd::worker::{Idle, Worker, WorkerCounters};
+
+#[allow(dead_code, reason = "only whole packets are needed")]
+#[path = "support/packets.rs"]
+mod packets;
+
+thread_local! {
+    /// Allocations of this thread.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: passes everything on to the system's allocator; a thread-local number of its own makes no allocation.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const RULES: &str = r#"
+[[filter]]
+name = "limit"
+rate = "100 pps"
+per = "src"
+action = "drop"
+[[filter]]
+name = "nets"
+src = ["203.0.113.0/24", "2001:db8:bad::/48"]
+action = "drop"
+[[filter]]
+name = "seen"
+action = "count"
+[dataplane]
+steer = "all"
+[bounce]
+layer = "l4"
+"#;
+
+fn balance() -> BalanceControl {
+    let address = "198.18.0.11".parse().unwrap();
+    let member = Member { address, weight: 1, port: 0, source: MacAddress([2; 6]) };
+    let services = [(6u8, 80u16), (17, 53)].map(|(protocol, port)| BalancedService {
+        name: format!("{protocol}/{port}"),
+        key: service_key(packets::IPV4[0].into(), protocol, port),
+        table: maglev::Table::build(&[("a", 1)], 251).unwrap(),
+        members: vec![member.clone()],
+    });
+    BalanceControl::new(BalancePlan { services: services.into() })
+}
+
+#[test]
+fn the_way_of_a_packet_allocates_nothing() {
+    let plan = config::parse("rules", RULES).unwrap();
+    let mut balance = balance();
+    let stages = (FilterControl::new(plan.filter).stage(), balance.stage(), Bounce::new(Layer::L4));
+    assert!(balance.set_neighbour("198.18.0.11".parse().unwrap(), Some(MacAddress([4; 6]))));
+    let counters = Arc::<WorkerCounters>::default();
+    let pool = MemoryPort::frames(8 * BATCH_SIZE, 2_048);
+    let mut worker =
+        Worker::new(vec![MemoryPort::new(4 * BATCH_SIZE)], pool, stages, Idle::Busy, Arc::clone(&counters));
+    worker.turn().unwrap();
+
+    let (mut allocated, mut seed) = (0, 0);
+    for _ in 0..200 {
+        for _ in 0..BATCH_SIZE {
+            seed += 1;
+            worker.ports_mut()[0].inject(&packets::well_formed(seed));
+        }
+        let before = COUNT.with(Cell::get);
+        worker.turn().unwrap();
+        allocated += COUNT.with(Cell::get) - before;
+        // The other side of memory allocates what it shows; the next turn takes the frames back.
+        worker.ports_mut()[0].drain_tx(usize::MAX);
+        worker.ports_mut()[0].take_sent();
+    }
+    worker.check_frames().unwrap();
+    let counts = counters.snapshot();
+    assert_eq!(counts.rx_packets, 200 * BATCH_SIZE as u64);
+    assert!(counts.bounced > 1_000 && counts.dropped_total() > 1_000, "all ways are taken: {counts:?}");
+    assert_eq!(allocated, 0);
+}
