@@ -37,8 +37,8 @@ impl MemoryPort {
         Self {
             ring_size,
             arriving: VecDeque::new(),
-            fill: VecDeque::new(),
-            tx: VecDeque::new(),
+            fill: VecDeque::with_capacity(ring_size),
+            tx: VecDeque::with_capacity(ring_size),
             sent: VecDeque::new(),
             output: Vec::new(),
             counters: PortCounters::default(),
