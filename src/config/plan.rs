@@ -19,7 +19,9 @@ use crate::stages::filter::Rule;
 pub struct Plan {
     /// How packets are moved.
     pub dataplane: Dataplane,
-    /// The rules of the packet filter, in order.
+    /// The rules of the packet filter, in order. They are about every packet that arrives on the interface, but for ARP
+    /// and neighbour discovery; which of them run in the XDP program, and so see all of these, is found by
+    /// [`kernel::filter::compile`](crate::kernel::filter::compile).
     pub filter: Vec<Rule>,
     /// The file of the dynamic deny list, if there is one.
     pub deny_file: Option<PathBuf>,
@@ -27,7 +29,8 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// How packets are bounced, if that has a section.
     pub bounce: Option<Bounce>,
-    /// The stages a packet passes, in this order; one at least, each once.
+    /// The stages that a packet passes once it has left the kernel, in this order, each once. None when there is
+    /// only a deny list.
     pub stages: Vec<StageKind>,
     /// What can be used but was probably not meant, in the order of the file.
     pub warnings: Vec<Diagnostic>,
@@ -44,8 +47,8 @@ pub struct SteeringPlan {
 }
 
 impl Plan {
-    /// Which packets leave the kernel: those of the services, or all. Everything else is left to the host, so
-    /// that the machine stays reachable. Services whose stage is not in the pipeline are left to the host,
+    /// Which packets leave the kernel: those of the services, or all. Everything else that the XDP program does not
+    /// drop is left to the host, so that the machine stays reachable. Services whose stage is not in the pipeline are left to the host,
     /// too.
     pub fn steering(&self) -> SteeringPlan {
         let balanced = self.stages.contains(&StageKind::Balance);
@@ -87,7 +90,8 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
             .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
     }
     if let Some(rule) = root.first("filter") {
-        // Without these no packet leaves the kernel; what a rule cannot do there `xfwd check` says.
+        // Without these no packet leaves the kernel: then the rules there protect the host, and `xfwd check` warns of
+        // those that would need a worker.
         let leaves = dataplane.steer == Steer::All || root.has("service");
         if leaves && stages.last() == Some(&StageKind::Filter) {
             reader
