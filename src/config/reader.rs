@@ -137,7 +137,7 @@ impl<'t> Section<'t> {
     /// Where table `index` of the `[[key]]` below this one starts.
     pub fn nth(&self, key: &str, index: usize) -> Option<Span> {
         let value = self.value(key)?;
-        let table = value.get_ref().as_array().and_then(|tables| tables.iter().nth(index));
+        let table = value.get_ref().as_array().and_then(|tables| tables.get(index));
         table.map(|table| table.span())
     }
 
