@@ -108,14 +108,21 @@ impl DenyThread {
     }
 }
 
-impl Drop for DenyThread {
-    fn drop(&mut self) {
+impl DenyThread {
+    /// Ends the thread: no entry comes in or goes out by itself any more. What was counted can still be read.
+    pub fn stop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(handle) = self.handle.take()
             && handle.join().is_err()
         {
             tracing::error!("the thread of the deny list panicked");
         }
+    }
+}
+
+impl Drop for DenyThread {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
