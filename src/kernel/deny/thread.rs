@@ -50,7 +50,7 @@ pub enum StartDenyError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: DenyError,
+        source: Box<DenyError>,
     },
     /// The file cannot be watched.
     #[error("cannot watch the folder of the deny list {}: {source}", path.display())]
@@ -86,7 +86,7 @@ impl DenyThread {
             let lines = read(path)?;
             let errors = list.shared.held().replace_file(&lines, Instant::now());
             if let Some(source) = errors.into_iter().next() {
-                return Err(StartDenyError::Add { path: path.to_owned(), source });
+                return Err(StartDenyError::Add { path: path.to_owned(), source: Box::new(source) });
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
