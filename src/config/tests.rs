@@ -885,3 +885,21 @@ fn filter_that_does_not_fit_the_maps() {
         assert!(found.contains(expected), "found\n{found}\n");
     }
 }
+
+#[test]
+fn deny_list_that_does_not_fit_the_maps() {
+    let path = std::env::temp_dir().join(format!("xfwd-config-{}-deny.txt", std::process::id()));
+    let prefixes: String =
+        (0..65_537_u32).map(|index| format!("{}/31\n", std::net::Ipv4Addr::from_bits(index << 1))).collect();
+    // Twice the same is once.
+    let fits = prefixes.lines().take(65_536).chain(["0.0.0.0/31"]).collect::<Vec<_>>().join("\n");
+    let config = format!("[deny]\nfile = {path:?}\n");
+    std::fs::write(&path, fits).unwrap();
+    let nothing = report(&config);
+    std::fs::write(&path, prefixes).unwrap();
+    let found = report(&config).replace(&path.display().to_string(), "deny.txt");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(nothing, "");
+    assert!(found.starts_with("error: the deny list deny.txt is too large\n --> lb.toml:2:8\n"), "{found}");
+    assert!(found.contains("65537 IPv4 prefixes; at most 65536"), "{found}");
+}
