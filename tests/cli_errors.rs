@@ -167,7 +167,7 @@ fn config_errors_point_at_the_place_and_say_what_would_be_right() {
             "",
             "error: there is nothing to do
 --> CONFIG
- = help: add `[[service]]` to balance load, or `[bounce]` to send packets back where they came from",
+ = help: add `[[service]]` to balance load, `[[filter]]` or `[deny]` to drop packets, or `[bounce]` to send them back where they came from",
         ),
         (
             "hello world\n",

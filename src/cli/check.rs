@@ -145,11 +145,15 @@ pub(super) fn describe(plan: &Plan) -> Vec<String> {
         lines.push(format!("bounce: {}", bounce.layer));
     }
     let stages: Vec<String> = plan.stages.iter().map(ToString::to_string).collect();
-    lines.push(format!("stages: {}", stages.join(" > ")));
+    if !stages.is_empty() {
+        lines.push(format!("stages: {}", stages.join(" > ")));
+    }
     let steering = plan.steering();
     lines.push(if steering.all {
         "leaves the kernel: everything but ARP, neighbour discovery and what is addressed to this host"
             .to_owned()
+    } else if steering.services.is_empty() {
+        "leaves the kernel: nothing; what is not dropped goes to the host's network stack".to_owned()
     } else {
         "leaves the kernel: packets of the services; everything else goes to the host's network stack"
             .to_owned()

@@ -37,7 +37,8 @@ impl StageKind {
     }
 }
 
-/// The stages in the order a packet passes them: what `[pipeline]` names, or else all that have a section.
+/// The stages in the order a packet passes them: what `[pipeline]` names, or else all that have a section. None when there
+/// is only a deny list.
 pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind> {
     let all = [StageKind::Filter, StageKind::Balance, StageKind::Bounce];
     let in_file = all.into_iter().filter(|stage| root.has(stage.section()));
@@ -45,9 +46,11 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind
     let named = section.as_ref().and_then(|section| section.texts(reader, "stages"));
     let Some(named) = named else {
         let stages: Vec<_> = in_file.collect();
-        if stages.is_empty() {
+        // A deny list needs no stage: it is in the XDP program.
+        if stages.is_empty() && !root.has("deny") {
             reader.error_about_file("there is nothing to do").help(
-                "add `[[service]]` to balance load, or `[bounce]` to send packets back where they came from",
+                "add `[[service]]` to balance load, `[[filter]]` or `[deny]` to drop packets, or `[bounce]` to send them \
+                 back where they came from",
             );
         }
         return stages;

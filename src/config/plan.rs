@@ -11,7 +11,8 @@ use super::diagnostic::Diagnostic;
 use super::reader::{Reader, Section};
 use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer};
 use super::{bounce, dataplane, deny, filter, pipeline, service};
-use crate::stages::filter::Rule;
+use crate::kernel::filter::compile;
+use crate::stages::filter::{Match, Rule};
 
 /// A config that has been found valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,7 +20,9 @@ use crate::stages::filter::Rule;
 pub struct Plan {
     /// How packets are moved.
     pub dataplane: Dataplane,
-    /// The rules of the packet filter, in order.
+    /// The rules of the packet filter, in order. They are about every packet that arrives on the interface, but for ARP
+    /// and neighbour discovery; which of them run in the XDP program, and so see all of these, is found by
+    /// [`kernel::filter::compile`](crate::kernel::filter::compile).
     pub filter: Vec<Rule>,
     /// The file of the dynamic deny list, if there is one.
     pub deny_file: Option<PathBuf>,
@@ -27,7 +30,8 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// How packets are bounced, if that has a section.
     pub bounce: Option<Bounce>,
-    /// The stages a packet passes, in this order; one at least, each once.
+    /// The stages that a packet passes once it has left the kernel, in this order, each once. None when there is
+    /// only a deny list.
     pub stages: Vec<StageKind>,
     /// What can be used but was probably not meant, in the order of the file.
     pub warnings: Vec<Diagnostic>,
@@ -44,8 +48,8 @@ pub struct SteeringPlan {
 }
 
 impl Plan {
-    /// Which packets leave the kernel: those of the services, or all. Everything else is left to the host, so
-    /// that the machine stays reachable. Services whose stage is not in the pipeline are left to the host,
+    /// Which packets leave the kernel: those of the services, or all. Everything else that the XDP program does not
+    /// drop is left to the host, so that the machine stays reachable. Services whose stage is not in the pipeline are left to the host,
     /// too.
     pub fn steering(&self) -> SteeringPlan {
         let balanced = self.stages.contains(&StageKind::Balance);
@@ -58,6 +62,29 @@ impl Plan {
 }
 
 const SECTIONS: &[&str] = &["dataplane", "deny", "filter", "service", "bounce", "pipeline"];
+
+/// Lists of fewer rules and prefixes together fit the XDP program's maps, however they are made: that is not tried.
+const SURELY_FITS: usize = 1 << 14;
+
+/// Reports rules that do not fit the XDP program's maps, at the rule with the most prefixes.
+fn check_size(root: &Section<'_>, rules: &[Rule], reader: &mut Reader<'_>) {
+    let of_match = |conditions: &Match| {
+        let sets = [&conditions.src_set, &conditions.dst_set].into_iter().flatten();
+        conditions.src.len() + conditions.dst.len() + sets.map(|set| set.len()).sum::<usize>()
+    };
+    let of_rule = |rule: &Rule| 1 + of_match(&rule.matches) + rule.not.as_ref().map_or(0, of_match);
+    if rules.iter().map(of_rule).sum::<usize>() < SURELY_FITS {
+        return;
+    }
+    let Err(error) = compile(rules) else { return };
+    let largest = (0..rules.len()).max_by_key(|&index| of_rule(&rules[index])).unwrap_or_default();
+    if let Some(place) = root.nth("filter", largest) {
+        reader
+            .error(place, "the filter is too large")
+            .label(format!("the rule `{}` is the largest", rules[largest].name))
+            .help(error.to_string());
+    }
+}
 
 /// Reads a whole file; what is wrong with it in the order of the file.
 pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan, Vec<Diagnostic>> {
@@ -78,6 +105,9 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
     let services = service::read(&root, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
     let stages = pipeline::read(&root, &mut reader);
+    if stages.first() == Some(&StageKind::Filter) {
+        check_size(&root, &filter, &mut reader);
+    }
     if let Some(section) =
         bounce.as_ref().filter(|_| dataplane.steer == Steer::Services && !root.has("service"))
     {
@@ -86,8 +116,9 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
             .label("all packets are left to the host")
             .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
     }
-    if let Some(rule) = root.first("filter") {
-        // Without these no packet leaves the kernel; what a rule cannot do there `xfwd check` says.
+    if let Some(rule) = root.nth("filter", 0) {
+        // Without these no packet leaves the kernel: then the rules there protect the host, and `xfwd check` warns of
+        // those that would need a worker.
         let leaves = dataplane.steer == Steer::All || root.has("service");
         if leaves && stages.last() == Some(&StageKind::Filter) {
             reader
@@ -95,6 +126,15 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
                 .label("what it lets through is dropped: a packet that left the kernel cannot be given back")
                 .help("add `[[service]]` or `[bounce]`");
         }
+    }
+    if let Some(section) = root.value("deny")
+        && dataplane.steer == Steer::All
+        && stages.is_empty()
+    {
+        reader
+            .warning(section.span(), "nothing takes the packets that leave the kernel")
+            .label("with `steer = \"all\"` all that is not for this host is dropped")
+            .help("without `steer`, the deny list protects the host; or add `[[filter]]`, `[[service]]` or `[bounce]`");
     }
     let bounce = bounce.map(Spanned::into_inner);
     let warnings = reader.finish()?;

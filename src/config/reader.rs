@@ -134,11 +134,11 @@ impl<'t> Section<'t> {
         self.table.get(key)
     }
 
-    /// Where the first table `[[key]]` below this one starts.
-    pub fn first(&self, key: &str) -> Option<Span> {
+    /// Where table `index` of the `[[key]]` below this one starts.
+    pub fn nth(&self, key: &str, index: usize) -> Option<Span> {
         let value = self.value(key)?;
-        let first = value.get_ref().as_array().and_then(|tables| tables.iter().next());
-        first.map(|table| table.span())
+        let table = value.get_ref().as_array().and_then(|tables| tables.get(index));
+        table.map(|table| table.span())
     }
 
     /// Reports `key` as missing unless it is there or misspelt; `example` is a value it could have.

@@ -543,14 +543,14 @@ error: `name` is empty
     empty_file: r#""#, r#"
 error: there is nothing to do
 --> lb.toml
- = help: add `[[service]]` to balance load, or `[bounce]` to send packets back where they came from"#;
+ = help: add `[[service]]` to balance load, `[[filter]]` or `[deny]` to drop packets, or `[bounce]` to send them back where they came from"#;
 
     nothing_but_dataplane: r#"[dataplane]
 mode = "copy"
 "#, r#"
 error: there is nothing to do
 --> lb.toml
- = help: add `[[service]]` to balance load, or `[bounce]` to send packets back where they came from"#;
+ = help: add `[[service]]` to balance load, `[[filter]]` or `[deny]` to drop packets, or `[bounce]` to send them back where they came from"#;
 
     stage_without_section: r#"[pipeline]
 stages = ["balance", "bounce"]
@@ -623,6 +623,19 @@ warning: no packet reaches `bounce`
   | ^^^^^^^^ all packets are left to the host
   |
   = help: set `steer = "all"` in `[dataplane]`, or add `[[service]]`"#;
+
+    deny_list_behind_which_nothing_stands: r#"[deny]
+file = "examples/deny.txt"
+[dataplane]
+steer = "all"
+"#, r#"
+warning: nothing takes the packets that leave the kernel
+ --> lb.toml:1:1
+  |
+1 | [deny]
+  | ^^^^^^ with `steer = "all"` all that is not for this host is dropped
+  |
+  = help: without `steer`, the deny list protects the host; or add `[[filter]]`, `[[service]]` or `[bounce]`"#;
 
     balance_behind_bounce: format!("{WEB}{}", r#"[bounce]
 [pipeline]
@@ -840,4 +853,53 @@ proptest! {
     fn arbitrary_text_never_panics(text in "(\\[|\\]|=|\"|[a-z]|\n|\\PC){0,60}") {
         report(&text);
     }
+}
+
+#[test]
+fn a_deny_list_alone_is_a_config() {
+    let plan = parse("lb.toml", "[deny]\nfile = \"examples/deny.txt\"\n").unwrap();
+    assert_eq!(plan.deny_file.as_deref(), Some(Path::new("examples/deny.txt")));
+    assert!(plan.stages.is_empty() && plan.warnings.is_empty(), "{plan:?}");
+    let steering = plan.steering();
+    assert!(!steering.all && steering.services.is_empty(), "nothing leaves the kernel");
+}
+
+#[test]
+fn filter_that_does_not_fit_the_maps() {
+    // Six hosts in each /16, spread so that few share a line of the map.
+    let hosts = (0..=0xffff_u32).flat_map(|upper| (0..6).map(move |host| upper << 16 | host << 13 | 1));
+    let text: String = hosts.map(|bits| format!("{}\n", std::net::Ipv4Addr::from_bits(bits))).collect();
+    let path = std::env::temp_dir().join(format!("xfwd-config-{}-hosts.txt", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let found = report(&format!(
+        "[[filter]]\nname = \"small\"\ndst_port = 23\naction = \"drop\"\n\
+         [[filter]]\nname = \"sources\"\nsrc_set = {path:?}\naction = \"drop\"\n\
+         [[filter]]\nname = \"destinations\"\ndst_set = {path:?}\naction = \"drop\"\n"
+    ));
+    std::fs::remove_file(&path).unwrap();
+    for expected in [
+        "error: the filter is too large\n --> lb.toml:9:1\n",
+        "the rule `destinations` is the largest",
+        "lines of the XDP program's map, which holds 2097152",
+    ] {
+        assert!(found.contains(expected), "found\n{found}\n");
+    }
+}
+
+#[test]
+fn deny_list_that_does_not_fit_the_maps() {
+    let path = std::env::temp_dir().join(format!("xfwd-config-{}-deny.txt", std::process::id()));
+    let prefixes: String =
+        (0..65_537_u32).map(|index| format!("{}/31\n", std::net::Ipv4Addr::from_bits(index << 1))).collect();
+    // Twice the same is once.
+    let fits = prefixes.lines().take(65_536).chain(["0.0.0.0/31"]).collect::<Vec<_>>().join("\n");
+    let config = format!("[deny]\nfile = {path:?}\n");
+    std::fs::write(&path, fits).unwrap();
+    let nothing = report(&config);
+    std::fs::write(&path, prefixes).unwrap();
+    let found = report(&config).replace(&path.display().to_string(), "deny.txt");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(nothing, "");
+    assert!(found.starts_with("error: the deny list deny.txt is too large\n --> lb.toml:2:8\n"), "{found}");
+    assert!(found.contains("65537 IPv4 prefixes; at most 65536"), "{found}");
 }

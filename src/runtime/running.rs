@@ -66,7 +66,7 @@ pub struct Running {
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
     pub(super) filter: Option<FilterControl>,
-    pub(super) deny: Option<DenyThread>,
+    pub(super) deny: DenyThread,
     pub(super) balance: Option<Arc<BalanceControl>>,
     pub(super) neighbours: Option<NeighbourWatcher>,
     pub(super) addresses: Option<AddressWatcher>,
@@ -141,14 +141,14 @@ impl Running {
             queues,
             workers,
             rules: self.rules(),
-            deny: self.deny_list().map(DenyList::counts).unwrap_or_default(),
+            deny: self.deny.list().counts(),
             backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
         }
     }
 
-    /// The dynamic deny list; `None` only once the run is taken down.
-    pub fn deny_list(&self) -> Option<&DenyList> {
-        self.deny.as_ref().map(DenyThread::list)
+    /// The dynamic deny list.
+    pub fn deny_list(&self) -> &DenyList {
+        self.deny.list()
     }
 
     /// What each rule did, in the XDP programs and in the workers.
@@ -196,7 +196,7 @@ impl Running {
             program.detach();
         }
         // Before the workers, who take in what these have to tell.
-        self.deny = None;
+        self.deny.stop();
         self.neighbours = None;
         self.addresses = None;
         self.link_watcher = None;

@@ -123,7 +123,7 @@ pub fn start_with<S: Stage + 'static>(
         workers,
         programs: Arc::clone(&programs),
         filter: controls.filter,
-        deny: Some(deny),
+        deny,
         balance: balance.clone(),
         neighbours: None,
         addresses: None,

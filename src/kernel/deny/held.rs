@@ -1,7 +1,7 @@
 //! What is denied now, until when, and who wants it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -75,6 +75,15 @@ pub(crate) fn kind(entry: &DenyEntry) -> usize {
         },
         DenyEntry::Flow { .. } => 3,
     }
+}
+
+/// What does not fit, if all these lines were denied at once: how many of which kind, and how many there can be.
+pub(crate) fn too_many(lines: &[Line]) -> Option<String> {
+    let distinct: HashSet<&DenyEntry> = lines.iter().map(|line| &line.entry).collect();
+    let mut counts = [0; KINDS.len()];
+    distinct.into_iter().for_each(|entry| counts[kind(entry)] += 1);
+    let too_many = KINDS.iter().zip(counts).find(|((_, capacity), count)| count > capacity);
+    too_many.map(|((name, capacity), count)| format!("{count} {name}; at most {capacity}"))
 }
 
 /// Until when somebody wants an entry.

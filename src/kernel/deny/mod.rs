@@ -19,6 +19,7 @@ mod held;
 mod list;
 mod thread;
 
+pub(crate) use held::too_many;
 pub use held::{DenyCounts, DenyError};
 pub use list::{DenyEntry, DenyList, ParseEntryError};
 pub use thread::{DenyThread, PATIENCE, StartDenyError};

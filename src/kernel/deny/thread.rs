@@ -50,7 +50,7 @@ pub enum StartDenyError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: DenyError,
+        source: Box<DenyError>,
     },
     /// The file cannot be watched.
     #[error("cannot watch the folder of the deny list {}: {source}", path.display())]
@@ -86,7 +86,7 @@ impl DenyThread {
             let lines = read(path)?;
             let errors = list.shared.held().replace_file(&lines, Instant::now());
             if let Some(source) = errors.into_iter().next() {
-                return Err(StartDenyError::Add { path: path.to_owned(), source });
+                return Err(StartDenyError::Add { path: path.to_owned(), source: Box::new(source) });
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -108,14 +108,21 @@ impl DenyThread {
     }
 }
 
-impl Drop for DenyThread {
-    fn drop(&mut self) {
+impl DenyThread {
+    /// Ends the thread: no entry comes in or goes out by itself any more. What was counted can still be read.
+    pub fn stop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(handle) = self.handle.take()
             && handle.join().is_err()
         {
             tracing::error!("the thread of the deny list panicked");
         }
+    }
+}
+
+impl Drop for DenyThread {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -16,8 +16,13 @@ pub struct Field {
 pub const GENERAL: &str = "\
 A rule matches when all of its conditions hold; of a list, one element must hold. The rules are looked at in the order
 of the file, and the first that matches and decides (drop, accept, bounce) ends the list. A packet about which
-no rule decides goes on with the next stage. The list judges the packets that are steered (see `steer` in
-`[dataplane]`); what is left to the host's network stack is not filtered.
+no rule decides goes on: to the next stage, or to the host's network stack.
+
+The list is about every packet that arrives on the interface, host traffic included, but for ARP and neighbour
+discovery, which are never filtered. Rules that run in the XDP program act on all of these packets. Rules that must run
+in a worker (`bounce`, `rate`, and what stands behind them) see only packets that leave the kernel: those of services,
+or with `steer = \"all\"` those that are not for this host. `xfwd check CONFIG` says for each rule where it runs and why,
+and warns of rules in the worker that packets go past.
 
 A condition on something that a packet does not have does not hold: a later fragment and an ARP packet have no
 ports. Nothing is guessed past the end of a packet: of a malformed one, what stands in front of the place where it
@@ -30,7 +35,8 @@ pub const FIELDS: &[Field] = &[
     Field {
         key: "action",
         holds: "drop | accept | continue | bounce | count",
-        meaning: "drop: the packet is gone. accept: the rest of the list is skipped, it goes on with the next stage. \
+        meaning: "drop: the packet is gone. accept: the rest of the list is skipped, it goes on to the next stage or \
+                  to the host. \
                   bounce: it goes back out of the port it came in by, MAC addresses exchanged; to a group address, it \
                   is dropped. count: it is counted and goes on with the next rule. continue: it goes on with the next \
                   rule and is not counted, for a rule that is switched off for now.",

@@ -46,11 +46,12 @@ impl Rule {
 
 choices! {
     /// What becomes of a packet that a rule matches. The first rule that matches and decides ([`Action::decides`])
-    /// ends the list. A packet about which no rule decides goes on with the next stage.
+    /// ends the list. A packet about which no rule decides goes on: in a worker to the next stage, in the XDP program to a
+    /// worker or the host's network stack.
     pub enum Action {
         /// It is dropped. Decides.
         Drop = "drop",
-        /// It is let through: the rest of the list is skipped and it goes on with the next stage. Decides.
+        /// It is let through: the rest of the list is skipped and it goes on. Decides.
         Accept = "accept",
         /// It goes on with the next rule as if this one were not there, and nothing is counted: for a rule that is
         /// switched off for now. The word means what it means in nftables: no decision.
