@@ -1,7 +1,8 @@
 //! Frames out, answers in: for subjects that send back, changed or not, what they get.
 //!
 //! Every frame ends in a tag with its number, by which its answer is known. Only a window of frames is under way at any
-//! moment, so that no queue on the way overflows, and a frame without an answer is the subject's fault.
+//! moment, so that no queue on the way overflows, and a frame without an answer is the subject's fault. Frames that are to
+//! be dropped are sent among the others, and an answer to one of them is taken in like any other.
 
 use std::time::{Duration, Instant};
 
@@ -43,28 +44,42 @@ impl Exchange {
     }
 }
 
-/// Sends frames, of which number `n` ends in [`tag`]`(n)`, `window` of them at a time, and takes in the answers. Ends
-/// when all are answered, or no answer has come for `patience`.
+/// Sends frames, of which number `n` ends in [`tag`]`(n)`, and takes in the answers. Those for which `is_due` says that
+/// there will be an answer are sent `window` at a time; the others go out between them, so there should not be many in a
+/// row. Ends when all answers that are due have come and nothing follows them, or none has come for `patience`.
 ///
 /// # Errors
 ///
 /// If the socket fails.
-pub fn exchange(wire: &Capture, frames: &[Vec<u8>], window: usize, patience: Duration) -> Result<Exchange> {
+pub fn exchange(
+    wire: &Capture,
+    frames: &[Vec<u8>],
+    is_due: impl Fn(usize) -> bool,
+    window: usize,
+    patience: Duration,
+) -> Result<Exchange> {
     let mut exchange = Exchange { answers: vec![None; frames.len()], ..Exchange::default() };
-    let (mut sent, mut answered) = (0, 0);
+    let (mut sent, mut under_way) = (0, 0_usize);
     let mut last = Instant::now();
-    while answered < frames.len() && last.elapsed() < patience {
-        while sent < frames.len() && sent - answered < window && wire.send(&frames[sent])? {
+    while last.elapsed() < patience {
+        while sent < frames.len() && under_way < window && wire.send(&frames[sent])? {
+            under_way += usize::from(is_due(sent));
             sent += 1;
         }
-        let Some(captured) = wire.next(Duration::from_millis(20))? else { continue };
-        match number(&captured.bytes).and_then(|number| exchange.answers.get_mut(number)) {
-            Some(answer @ None) => {
+        let Some(captured) = wire.next(Duration::from_millis(20))? else {
+            if sent == frames.len() && under_way == 0 {
+                break;
+            }
+            continue;
+        };
+        let number = number(&captured.bytes).filter(|number| *number < frames.len());
+        match number.map(|number| (number, &mut exchange.answers[number])) {
+            Some((number, answer @ None)) => {
                 *answer = Some(captured.bytes);
-                answered += 1;
+                under_way -= usize::from(is_due(number));
                 last = Instant::now();
             }
-            Some(Some(_)) => exchange.doubled += 1,
+            Some((_, Some(_))) => exchange.doubled += 1,
             None => exchange.strangers += 1,
         }
     }

@@ -9,6 +9,7 @@ mod agreement;
 mod attachment;
 mod deny;
 mod filter;
+mod loops;
 mod packets;
 mod parser;
 mod steering;

@@ -42,21 +42,57 @@ impl Mode {
     }
 }
 
-/// A config, the packets sent to it, and what each answer must be.
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is answered, and the answer passes [`Case::check`].
+    Answered,
+    /// The XDP program drops it.
+    DroppedByKernel,
+    /// A worker drops it.
+    DroppedByWorker,
+}
+
+/// A config, the packets sent to it, what becomes of each, and what each answer must be.
 pub struct Case {
     pub name: &'static str,
     config: fn() -> String,
     pub frames: fn() -> Vec<Vec<u8>>,
     pub check: fn(sent: &[u8], answer: &[u8]) -> Result<(), String>,
+    /// The fate of frame `number`, and the rules of the filter that count it.
+    pub fate: fn(number: u32, sent: &[u8]) -> (Fate, Vec<&'static str>),
 }
 
-/// All that the data path can do. What a stage to come must do in zero-copy has its place here: a config, frames, and
-/// a check of each answer. (A filter drops, so its case will need answers that must not come: `Exchange::answers` has
-/// `None` for those.)
+/// All that the data path can do. What a stage to come must do in zero-copy has its place here.
 pub const CASES: &[Case] = &[
-    Case { name: "bounce-l2", config: || bounce("l2"), frames: || frames(any_packet), check: bounced_at_l2 },
-    Case { name: "bounce-l4", config: || bounce("l4"), frames: || frames(any_packet), check: bounced_at_l4 },
-    Case { name: "balance", config: balance, frames: || frames(packet_to_service), check: balanced },
+    Case {
+        name: "bounce-l2",
+        config: || bounce("l2"),
+        frames: || frames(any_packet),
+        check: bounced_at_l2,
+        fate: |_, _| (Fate::Answered, Vec::new()),
+    },
+    Case {
+        name: "bounce-l4",
+        config: || bounce("l4"),
+        frames: || frames(any_packet),
+        check: bounced_at_l4,
+        fate: |_, _| (Fate::Answered, Vec::new()),
+    },
+    Case {
+        name: "balance",
+        config: balance,
+        frames: || frames(packet_to_service),
+        check: balanced,
+        fate: |_, _| (Fate::Answered, Vec::new()),
+    },
+    Case {
+        name: "filter",
+        config: filter,
+        frames: || frames(packet_to_filter),
+        check: let_through,
+        fate: filtered,
+    },
 ];
 
 impl Case {
@@ -91,6 +127,77 @@ fn balance() -> String {
     config
 }
 
+/// Burst of the policer of [`filter`], bytes.
+const BURST: usize = 1500;
+
+/// Rules of every kind and place: those that need only an address or a port, one that takes the loop over the table of the
+/// XDP program, and three of the worker. Flows are told apart by source address and source port, see [`packet`].
+fn filter() -> String {
+    bounce("l4")
+        + &format!(
+            r#"
+[[filter]]
+name = "by-source"
+src = ["198.18.64.8/29", "2001:db8:1::8/125"]
+action = "drop"
+
+[[filter]]
+name = "by-port"
+protocol = "udp"
+dst_port = 53
+action = "drop"
+
+[[filter]]
+name = "by-table"
+src_port = "10016-10023"
+tcp_flags = {{ set = "ack" }}
+action = "drop"
+
+[[filter]]
+name = "counted"
+src = "198.18.64.0/24"
+action = "count"
+
+[[filter]]
+name = "policed"
+src = ["198.18.64.40/30", "2001:db8:1::28/126"]
+# A byte a second: what passes is the burst.
+rate = "8 bit/s"
+burst = {BURST}
+per = "src/32/128"
+action = "drop"
+
+[[filter]]
+name = "sent-back"
+src = ["198.18.64.48/29", "2001:db8:1::30/125"]
+action = "bounce"
+
+[[filter]]
+name = "behind"
+protocol = "tcp"
+src_port = "10052-10059"
+action = "drop"
+"#
+        )
+}
+
+/// What [`filter`] does with frame `number`, told anew and not by its rules.
+fn filtered(number: u32, sent: &[u8]) -> (Fate, Vec<&'static str>) {
+    let (flow, is_tcp, is_ipv4) = (number % FLOWS, number & 2 != 0, number & 1 == 0);
+    // All frames of a policed flow are of one size, and none else has its bucket.
+    let is_in_burst = (number / FLOWS) < (BURST / sent.len()) as u32;
+    let (fate, rule) = match flow {
+        8..16 => return (Fate::DroppedByKernel, vec!["by-source"]),
+        24..32 if !is_tcp => return (Fate::DroppedByKernel, vec!["by-port"]),
+        16..24 if is_tcp => return (Fate::DroppedByKernel, vec!["by-table"]),
+        40..44 if !is_in_burst => (Fate::DroppedByWorker, Some("policed")),
+        48..56 => (Fate::Answered, Some("sent-back")),
+        56..60 if is_tcp => (Fate::DroppedByWorker, Some("behind")),
+        _ => (Fate::Answered, None),
+    };
+    (fate, is_ipv4.then_some("counted").into_iter().chain(rule).collect())
+}
+
 fn frames(packet: fn(u32, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..FRAMES)
         .map(|number| {
@@ -107,6 +214,20 @@ fn frames(packet: fn(u32, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
 
 /// TCP and UDP, IPv4 and IPv6, to addresses that are nobody's.
 fn any_packet(number: u32, payload: &[u8]) -> Vec<u8> {
+    packet(number, payload, 7777)
+}
+
+/// To what [`filter`] tells apart.
+fn packet_to_filter(number: u32, payload: &[u8]) -> Vec<u8> {
+    match number % FLOWS {
+        24..32 => packet(number, payload, 53),
+        40..44 => packet(number, &[&[number as u8; 88][..], &tag(number)].concat(), 7777),
+        _ => packet(number, payload, 7777),
+    }
+}
+
+/// A packet of flow `number % FLOWS`, which shows in the last byte of its source address and in its source port.
+fn packet(number: u32, payload: &[u8], dst_port: u16) -> Vec<u8> {
     let flow = number % FLOWS;
     let (host, port) = (flow as u8, 10_000 + flow as u16);
     let link = PacketBuilder::ethernet2(OUTSIDE_MAC.0, SUBJECT_MAC.0);
@@ -118,9 +239,9 @@ fn any_packet(number: u32, payload: &[u8]) -> Vec<u8> {
     };
     let mut frame = Vec::new();
     if number & 2 == 0 {
-        network.udp(port, 7777).write(&mut frame, payload)
+        network.udp(port, dst_port).write(&mut frame, payload)
     } else {
-        network.tcp(port, 7777, number, 65_535).ack(1).write(&mut frame, payload)
+        network.tcp(port, dst_port, number, 65_535).ack(1).write(&mut frame, payload)
     }
     .expect("lengths fit");
     frame
@@ -163,6 +284,15 @@ fn bounced_at_l4(sent: &[u8], answer: &[u8]) -> Result<(), String> {
     same(&expected, answer)
 }
 
+/// Bounced, either by the rule of [`filter`] that does so, which leaves IP alone, or by the stage behind it.
+fn let_through(sent: &[u8], answer: &[u8]) -> Result<(), String> {
+    let ports = if sent[12..14] == [0x08, 0x00] { 34 } else { 54 };
+    match u16::from_be_bytes([sent[ports], sent[ports + 1]]) {
+        10_048..10_056 => bounced_at_l2(sent, answer),
+        _ => bounced_at_l4(sent, answer),
+    }
+}
+
 /// Sent on to a backend, with nothing changed but MAC addresses. That a flow keeps to one backend follows from [`on_veth`]
 /// and is checked there.
 fn balanced(sent: &[u8], answer: &[u8]) -> Result<(), String> {
@@ -178,9 +308,12 @@ fn same(expected: &[u8], answer: &[u8]) -> Result<(), String> {
     if answer == expected { Ok(()) } else { Err(format!("expected {expected:02x?}")) }
 }
 
+/// The answer to each frame of a case, of those that are answered.
+pub type Answers = Vec<Option<Vec<u8>>>;
+
 /// What veth answers to a case: found out by `ask` once, and then remembered.
-pub fn on_veth(case: &Case, ask: impl FnOnce() -> Vec<Vec<u8>>) -> &'static [Vec<u8>] {
-    static ANSWERS: Mutex<BTreeMap<&str, &[Vec<u8>]>> = Mutex::new(BTreeMap::new());
+pub fn on_veth(case: &Case, ask: impl FnOnce() -> Answers) -> &'static [Option<Vec<u8>>] {
+    static ANSWERS: Mutex<BTreeMap<&str, &[Option<Vec<u8>>]>> = Mutex::new(BTreeMap::new());
     let mut answers = ANSWERS.lock().unwrap();
     answers.entry(case.name).or_insert_with(|| {
         let answers = ask();
@@ -192,9 +325,9 @@ pub fn on_veth(case: &Case, ask: impl FnOnce() -> Vec<Vec<u8>>) -> &'static [Vec
 }
 
 /// All packets of a flow went to one backend, and every backend got some.
-fn expect_spread(answers: &[Vec<u8>]) {
+fn expect_spread(answers: &[Option<Vec<u8>>]) {
     let mut backends = BTreeMap::new();
-    for answer in answers {
+    for answer in answers.iter().flatten() {
         let flow = flow(answer);
         let backend = *backends.entry(flow.clone()).or_insert(&answer[..6]);
         assert_eq!(backend, &answer[..6], "flow {flow} went to two backends");

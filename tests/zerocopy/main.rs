@@ -10,14 +10,14 @@
 mod cases;
 mod subject;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use xfwd_netns::vm::{Card, Images, Kernel, QUEUES};
 use xfwd_netns::{exchange, lab_or_skip};
 
-use cases::{CASES, Case, Mode};
+use cases::{Answers, CASES, Case, Fate, Mode};
 use subject::{Run, Subject, VethSubject, VmSubject};
 
 /// Frames under way at a time: less than the smallest queue on the way, igb's receive ring of 256.
@@ -34,14 +34,14 @@ mod newest {
 
     #[test]
     #[ignore = "boots a virtual machine: scripts/test-zerocopy"]
-    fn virtio_bounces_and_balances_in_zero_copy_as_veth_does() {
+    fn virtio_bounces_filters_and_balances_in_zero_copy_as_veth_does() {
         lab_or_skip!();
         zero_copy("newest", VIRTIO);
     }
 
     #[test]
     #[ignore = "boots a virtual machine: scripts/test-zerocopy"]
-    fn igb_bounces_and_balances_in_zero_copy_as_veth_does() {
+    fn igb_bounces_filters_and_balances_in_zero_copy_as_veth_does() {
         lab_or_skip!();
         let mut subject = zero_copy("newest", Card::Igb);
         // This driver gives a packet less than a page.
@@ -123,16 +123,15 @@ fn zero_copy(kernel: &str, card: Card) -> VmSubject {
         );
     }
     subject.outside().expect_host_answers();
-    bounce_all(&mut subject, &CASES[0]);
+    exchange_all(&mut subject, &CASES[0]);
     subject.pull_cable();
     subject.plug_cable();
-    bounce_all(&mut subject, &CASES[0]);
+    exchange_all(&mut subject, &CASES[0]);
     subject.link_down_and_up();
-    bounce_all(&mut subject, &CASES[0]);
+    exchange_all(&mut subject, &CASES[0]);
     let (status, summary, log) = subject.stop(run);
     assert_eq!(status, 0, "{log}");
-    let packets = 3 * (CASES[0].frames)().len() as u64;
-    assert_counts(&summary, packets, &log);
+    assert_counts(&summary, &CASES[0], 3, &log);
     subject.expect_clean();
 
     // A process that is killed leaves the interface to the host, and its queues to the next.
@@ -187,65 +186,98 @@ fn answers_as_on_veth(subject: &mut impl Subject, case: &Case, mode: Mode, bound
     summary
 }
 
-/// Runs a case: every frame is answered, once, as it should be; counts agree; the interface is clean afterwards.
-fn answers(subject: &mut impl Subject, case: &Case, mode: Mode, bound: &str) -> (Vec<Vec<u8>>, Value) {
+/// Runs a case: what is to be answered is answered, once, as it should be, and nothing else; counts agree; the interface is
+/// clean afterwards.
+fn answers(subject: &mut impl Subject, case: &Case, mode: Mode, bound: &str) -> (Answers, Value) {
     let start = Instant::now();
     let run: Run = subject.start(case, mode);
     assert_eq!(run.modes(), [bound; QUEUES as usize], "{}: {}", case.name, run.log);
-    let answers = bounce_all(subject, case);
+    let answers = exchange_all(subject, case);
     let (status, summary, log) = subject.stop(run);
     assert_eq!(status, 0, "{}: {log}", case.name);
-    assert_counts(&summary, answers.len() as u64, &log);
+    assert_counts(&summary, case, 1, &log);
     let modes: BTreeSet<&str> =
         rows(&summary, "queues").map(|queue| queue["mode"].as_str().unwrap()).collect();
     assert_eq!(modes, BTreeSet::from([bound]), "as read back from the kernel for every queue: {summary:#}");
     subject.expect_clean();
     eprintln!(
-        "  {}: {} packets, {bound}, {:.1} s on {}",
+        "  {}: {} packets, {} answered, {bound}, {:.1} s on {}",
         case.name,
         answers.len(),
+        answers.iter().flatten().count(),
         start.elapsed().as_secs_f64(),
         subject.name()
     );
     (answers, summary)
 }
 
-/// Sends a case's frames and returns the answers, of which there is one to each.
-fn bounce_all(subject: &mut impl Subject, case: &Case) -> Vec<Vec<u8>> {
+/// Sends a case's frames and returns the answers, of which there is one to each that is not dropped.
+fn exchange_all(subject: &mut impl Subject, case: &Case) -> Answers {
     let frames = (case.frames)();
-    let result = exchange(subject.outside().wire(), &frames, WINDOW, PATIENCE).unwrap();
-    if result.answered() < frames.len() {
-        let lost: Vec<usize> = (0..frames.len()).filter(|number| result.answers[*number].is_none()).collect();
+    let is_due = |number: usize| (case.fate)(number as u32, &frames[number]).0 == Fate::Answered;
+    let result = exchange(subject.outside().wire(), &frames, is_due, WINDOW, PATIENCE).unwrap();
+    let wrong = |number: &usize| result.answers[*number].is_some() != is_due(*number);
+    let wrong: Vec<usize> = (0..frames.len()).filter(wrong).collect();
+    if !wrong.is_empty() {
+        let (unanswered, undropped): (Vec<usize>, Vec<usize>) =
+            wrong.into_iter().partition(|number| is_due(*number));
         panic!(
-            "{}: without an answer: {} of {}, the first {:?}\n{}",
+            "{}: of {} frames {} are without an answer, the first {:?}; and {} came back that had to be dropped, the first \
+             {:?}\n{}",
             case.name,
-            lost.len(),
             frames.len(),
-            &lost[..lost.len().min(20)],
+            unanswered.len(),
+            &unanswered[..unanswered.len().min(20)],
+            undropped.len(),
+            &undropped[..undropped.len().min(20)],
             subject.autopsy()
         );
     }
     assert_eq!(result.doubled, 0, "{}: frames came back twice", case.name);
-    let answers: Vec<Vec<u8>> = result.answers.into_iter().flatten().collect();
-    for (number, (frame, answer)) in frames.iter().zip(&answers).enumerate() {
+    for (number, (frame, answer)) in frames.iter().zip(&result.answers).enumerate() {
+        let Some(answer) = answer else { continue };
         (case.check)(frame, answer).unwrap_or_else(|why| {
             panic!("{}: frame {number}: {why}\nsent     {frame:02x?}\nanswered {answer:02x?}", case.name)
         });
     }
-    answers
+    result.answers
 }
 
-/// xfwd has counted what was sent and came back, on both queues, and lost nothing.
-fn assert_counts(summary: &Value, packets: u64, log: &str) {
-    let totals = &summary["totals"];
-    let verdicts = &totals["verdicts"];
-    let answered = verdicts["bounce"].as_u64().unwrap() + verdicts["forward"].as_u64().unwrap();
-    assert_eq!(totals["packets"], packets, "{summary:#}\n{log}");
-    assert_eq!(answered, packets, "{summary:#}\n{log}");
-    assert_eq!(totals["sent"], packets, "{summary:#}\n{log}");
-    assert_eq!((&totals["lost"], &verdicts["drop"]), (&0.into(), &0.into()), "{summary:#}\n{log}");
-    let steered: u64 = rows(summary, "interfaces").map(|row| row["steered"].as_u64().unwrap()).sum();
-    assert_eq!(steered, packets, "the XDP program counts the same: {summary:#}");
+/// xfwd has counted what was sent, `times` over, and what became of it, on both queues, and lost nothing.
+fn assert_counts(summary: &Value, case: &Case, times: u64, log: &str) {
+    let (mut answered, mut dropped_by_kernel, mut dropped_by_worker) = (0, 0, 0);
+    let mut rules = BTreeMap::<&str, (u64, u64)>::new();
+    for (number, frame) in (case.frames)().iter().enumerate() {
+        let (fate, counted_by) = (case.fate)(number as u32, frame);
+        *match fate {
+            Fate::Answered => &mut answered,
+            Fate::DroppedByKernel => &mut dropped_by_kernel,
+            Fate::DroppedByWorker => &mut dropped_by_worker,
+        } += times;
+        for rule in counted_by {
+            let (packets, bytes) = rules.entry(rule).or_default();
+            *packets += times;
+            *bytes += times * frame.len() as u64;
+        }
+    }
+    let (totals, verdicts) = (&summary["totals"], &summary["totals"]["verdicts"]);
+    let count = |value: &Value| value.as_u64().unwrap();
+    assert_eq!(totals["packets"], answered + dropped_by_worker, "{summary:#}\n{log}");
+    assert_eq!(count(&verdicts["bounce"]) + count(&verdicts["forward"]), answered, "{summary:#}\n{log}");
+    assert_eq!(totals["sent"], answered, "{summary:#}\n{log}");
+    assert_eq!(verdicts["drop"], dropped_by_worker, "{summary:#}\n{log}");
+    assert_eq!(totals["lost"], 0, "{summary:#}\n{log}");
+    let by_program = |what: &str| rows(summary, "interfaces").map(|row| count(&row[what])).sum::<u64>();
+    assert_eq!(
+        by_program("steered"),
+        answered + dropped_by_worker,
+        "the XDP program counts the same: {summary:#}"
+    );
+    assert_eq!(by_program("dropped"), dropped_by_kernel, "{summary:#}");
+    let counted: BTreeMap<&str, (u64, u64)> = rows(summary, "rules")
+        .map(|row| (row["name"].as_str().unwrap(), (count(&row["packets"]), count(&row["bytes"]))))
+        .collect();
+    assert_eq!(counted, rules, "packets and bytes of each rule: {summary:#}");
     for worker in rows(summary, "workers") {
         assert_ne!(worker["rx_packets"], 0, "a queue was not used: {summary:#}");
     }
