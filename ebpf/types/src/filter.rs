@@ -13,10 +13,10 @@
 //! # IPv4 addresses
 //!
 //! The upper 16 bits of an address are the index of a word. It ends there, or leads to
-//! * [`WordKind::Ranges`]: one line, with up to 10 sorted bounds within the lower 16 bits, and a word for what is
+//! * [`WordKind::RANGES`]: one line, with up to 10 sorted bounds within the lower 16 bits, and a word for what is
 //!   below the first and from each of them on. That is enough for most of the 65,536 parts even of a large list, and
 //!   keeps a lookup to two loads, of which one misses the caches when the list is large.
-//! * [`WordKind::Dense`]: 16 lines, a word for each value of the next 8 bits.
+//! * [`WordKind::DENSE`]: 16 lines, a word for each value of the next 8 bits.
 //!
 //! Words are final: what a prefix says is in all words of the addresses that it covers, combined with what the
 //! prefixes around it say. IPv6 addresses are in LPM tries, whose values are combined in the same way.
