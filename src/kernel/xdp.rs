@@ -81,10 +81,13 @@ impl XdpProgram {
     ///
     /// [`XdpError::NotPermitted`] without CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or root),
     /// [`XdpError::KernelTooOld`] before Linux 5.18, [`XdpError::MapFull`] for more services or addresses
-    /// than the maps hold, [`XdpError::Load`] otherwise.
+    /// than the maps hold, [`XdpError::RulesRefused`] where the kernel takes the program only without rules,
+    /// [`XdpError::Load`] otherwise.
     pub fn load_with(steering: &Steering, filter: &KernelPlan) -> Result<Self, XdpError> {
         let mut loader = EbpfLoader::new();
         filter::size(&mut loader, filter);
+        let has_rules = u32::from(!filter.places.is_empty());
+        loader.override_global("FILTER_HAS_RULES", &has_rules, true);
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
         // longer to read than all the rest takes (seconds in an emulated machine).
         let mut object = loader.btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
@@ -98,7 +101,14 @@ impl XdpProgram {
         };
         program.tables.apply(steering)?;
         let steer = program.program_mut(PROGRAM_NAME)?;
-        steer.load().map_err(|source| XdpError::loading(source.into()))?;
+        steer.load().map_err(|source| {
+            // The verifier's answer to a program that takes too long to follow.
+            if has_rules != 0 && is_refused(&source, libc::E2BIG) {
+                XdpError::RulesRefused { source: source.into() }
+            } else {
+                XdpError::loading(source.into())
+            }
+        })?;
         Ok(program)
     }
 

@@ -55,7 +55,7 @@ mod newest {
     #[ignore = "boots a virtual machine: scripts/test-zerocopy"]
     fn card_without_zero_copy_falls_back_to_copy_and_says_so() {
         lab_or_skip!();
-        fall_back("newest", VIRTIO_WITHOUT_IOMMU);
+        fall_back("newest", VIRTIO_WITHOUT_IOMMU, |_| true);
     }
 }
 
@@ -67,7 +67,9 @@ mod matrix {
     #[ignore = "boots a virtual machine: scripts/test-zerocopy --matrix"]
     fn oldest_kernel_bounces_in_copy_mode_and_names_what_it_lacks() {
         lab_or_skip!();
-        let mut subject = fall_back("oldest", VIRTIO);
+        // Its verifier gives up on the XDP program with filter rules (`XdpError::RulesRefused`), after a minute of trying
+        // in emulation, so that is not waited for here; without rules everything runs.
+        let mut subject = fall_back("oldest", VIRTIO, |case| case.name != "filter");
         let missing = ["6.3: NETDEV_CMD_DEV_GET", "6.6: XDP_USE_SG", "6.17: XDP_MAX_TX_SKB_BUDGET"];
         assert_eq!(subject.missing_features(), missing.map(|feature| format!("needs Linux {feature}")));
         // A feature that is needed after all stops xfwd, by name.
@@ -82,7 +84,7 @@ mod matrix {
     #[ignore = "boots a virtual machine: scripts/test-zerocopy --matrix"]
     fn long_term_kernel_bounces_in_copy_mode_and_names_what_it_lacks() {
         lab_or_skip!();
-        let mut subject = fall_back("lts", VIRTIO);
+        let mut subject = fall_back("lts", VIRTIO, |_| true);
         assert_eq!(subject.missing_features(), ["needs Linux 6.17: XDP_MAX_TX_SKB_BUDGET"]);
         // Packets of several buffers are copied where the driver has no zero-copy for them.
         subject.set_mtu(9000);
@@ -144,7 +146,7 @@ fn zero_copy(kernel: &str, card: Card) -> VmSubject {
 }
 
 /// What is asked of a card, or a kernel, without zero-copy.
-fn fall_back(kernel: &str, card: Card) -> VmSubject {
+fn fall_back(kernel: &str, card: Card, runs: impl Fn(&Case) -> bool) -> VmSubject {
     let mut subject = machine(kernel, card);
     eprintln!("{}", subject.features());
 
@@ -153,7 +155,7 @@ fn fall_back(kernel: &str, card: Card) -> VmSubject {
         assert!(log.contains(part), "{part:?} is missing in: {log}");
     }
     subject.expect_clean();
-    for case in CASES {
+    for case in CASES.iter().filter(|case| runs(case)) {
         answers_as_on_veth(&mut subject, case, Mode::Auto, "copy");
     }
     let run = subject.start(&CASES[0], Mode::Auto);

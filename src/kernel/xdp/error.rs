@@ -56,6 +56,17 @@ pub enum XdpError {
         source: Box<dyn Error + Send + Sync>,
     },
 
+    /// The verifier of an older kernel gives up on the program with filter rules.
+    #[error(
+        "this kernel's verifier gives up on the XDP program with filter rules: Linux 6.12 is known to take it, Linux 6.1 not to; \
+         without `[[filter]]` it runs here"
+    )]
+    RulesRefused {
+        /// What the kernel said, with the verifier's log.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+
     /// More entries than a map holds.
     #[error("{wanted} entries are too many for the map {map}, which holds {capacity}")]
     MapFull {

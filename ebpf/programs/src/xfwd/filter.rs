@@ -63,6 +63,9 @@ pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
 /// Most of what a filter has to drop, and quickly, are floods from addresses on a list: those packets end here.
 #[inline(always)]
 pub fn look_at_source(packet: &Packet) -> u32 {
+    if !has_rules() {
+        return UNKNOWN;
+    }
     let Some(settings) = FILTER.get(0) else {
         return UNKNOWN;
     };
@@ -79,6 +82,18 @@ pub fn look_at_source(packet: &Packet) -> u32 {
         return UNKNOWN;
     }
     by_ipv4(settings.src_v4, u32::from_be_bytes([header[12], header[13], header[14], header[15]]))
+}
+
+/// 1 when the list has a rule; written by user space before the program is loaded.
+#[unsafe(no_mangle)]
+static FILTER_HAS_RULES: u32 = 0;
+
+/// Whether there is a rule at all. The verifier knows the number, so without rules it does not look at what they need: the one of
+/// Linux 6.1 would give up on it.
+#[inline(always)]
+fn has_rules() -> bool {
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
+    unsafe { core::ptr::read_volatile(&raw const FILTER_HAS_RULES) != 0 }
 }
 
 /// Not a word that [`by_ipv4`] finds: its kind is one that leads elsewhere.
@@ -101,6 +116,9 @@ pub fn drops_by_source(packet: &Packet, found: u32) -> bool {
 /// Counts the packet for each rule that acts on it; whether it is to be dropped.
 #[inline(always)]
 pub fn drops(packet: &Packet, headers: &Headers, source: u32) -> bool {
+    if !has_rules() {
+        return false;
+    }
     let Some(settings) = FILTER.get(0) else {
         return false;
     };
