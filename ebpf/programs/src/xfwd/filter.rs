@@ -340,8 +340,6 @@ fn by_table(packet: &Packet, headers: &Headers, sets: (u32, u32), settings: &Fil
 const GO_ON: i64 = 0;
 const STOP: i64 = 1;
 
-// A mangled name would hold a hash of the checkout's path, and the object must not depend on that.
-#[unsafe(no_mangle)]
 unsafe extern "C" fn look_at_entry(_round: u64, scan: *mut Scan) -> i64 {
     // SAFETY: `by_table` passes its own scan, and nothing else uses it meanwhile.
     let scan = unsafe { &mut *scan };
