@@ -1,10 +1,11 @@
 //! The packets of one turn of a worker.
 
+use std::ops::Deref;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
-use super::{Packet, PortIndex, Verdict};
+use super::{Packet, PortIndex, Span, Verdict};
 
 /// Most packets a batch holds: what the bits of one machine word can mark.
 pub const BATCH_SIZE: usize = 64;
@@ -21,6 +22,31 @@ pub struct Batch<'a> {
 /// The verdicts of a batch that has run through its pipeline, in the order of the packets.
 pub type Verdicts = [Verdict; BATCH_SIZE];
 
+/// What has become of a batch. Reads as its verdicts.
+#[derive(Debug)]
+pub struct Decided {
+    verdicts: Verdicts,
+    moved: ArrayVec<(u8, Span), BATCH_SIZE>,
+}
+
+impl Decided {
+    /// The packets that lie elsewhere in their buffers than from the beginning to where they ended when they were
+    /// received: their indices, in order, and where they lie now.
+    #[inline]
+    pub fn moved(&self) -> impl Iterator<Item = (usize, Span)> {
+        self.moved.iter().map(|(index, span)| (usize::from(*index), *span))
+    }
+}
+
+impl Deref for Decided {
+    type Target = Verdicts;
+
+    #[inline]
+    fn deref(&self) -> &Verdicts {
+        &self.verdicts
+    }
+}
+
 impl<'a> Batch<'a> {
     /// An empty batch of packets that came in by `port`.
     #[inline]
@@ -36,8 +62,19 @@ impl<'a> Batch<'a> {
     /// When the batch already holds [`BATCH_SIZE`] packets.
     #[inline]
     pub fn push(&mut self, bytes: &'a mut [u8], len: u32) {
+        let span = Span { start: 0, end: bytes.len() };
+        self.push_at(bytes, span, len);
+    }
+
+    /// Adds a packet that lies at `span` in its first buffer, which has room before or behind it.
+    ///
+    /// # Panics
+    ///
+    /// When the batch already holds [`BATCH_SIZE`] packets, or the span is not within the buffer.
+    #[inline]
+    pub fn push_at(&mut self, buffer: &'a mut [u8], span: Span, len: u32) {
         self.undecided |= 1 << self.packets.len();
-        self.packets.push(Packet::new(bytes, len));
+        self.packets.push(Packet::new(buffer, span, len));
     }
 
     /// Parses the headers of every packet.
@@ -126,10 +163,16 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the packets back and keeps the verdicts.
+    /// Gives the packets back and keeps the verdicts, and where the packets lie now.
     #[inline]
-    pub fn finish(self) -> Verdicts {
-        self.verdicts
+    pub fn finish(self) -> Decided {
+        let mut moved = ArrayVec::new();
+        for (index, packet) in self.packets.iter().enumerate() {
+            if let Some(span) = packet.moved() {
+                moved.push((index as u8, span));
+            }
+        }
+        Decided { verdicts: self.verdicts, moved }
     }
 }
 

@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{FramePool, InFlight, Port, PortCounters, PortError, Received};
+use crate::pipeline::Span;
 
 /// A buffer of a [`MemoryPort`].
 pub struct MemoryFrame {
     id: usize,
     buffer: Box<[u8]>,
+    /// Where the packet was received to in the buffer.
+    room: usize,
+    /// What is sent is the buffer up to here, as with the descriptor of an AF_XDP socket: its start cannot be moved.
     len: usize,
 }
 
@@ -23,6 +27,7 @@ impl MemoryFrame {
 /// A port whose other side is this process.
 pub struct MemoryPort {
     ring_size: usize,
+    room: usize,
     arriving: VecDeque<Vec<u8>>,
     fill: VecDeque<MemoryFrame>,
     tx: VecDeque<MemoryFrame>,
@@ -36,6 +41,7 @@ impl MemoryPort {
     pub fn new(ring_size: usize) -> Self {
         Self {
             ring_size,
+            room: 0,
             arriving: VecDeque::new(),
             fill: VecDeque::with_capacity(ring_size),
             tx: VecDeque::with_capacity(ring_size),
@@ -45,10 +51,19 @@ impl MemoryPort {
         }
     }
 
+    /// Puts what arrives from now on behind this much room, as an XDP program can.
+    ///
+    /// # Panics
+    ///
+    /// When a packet arrives, if the frames are smaller than the room.
+    pub fn set_room(&mut self, room: usize) {
+        self.room = room;
+    }
+
     /// A pool of `count` frames of `size` bytes each.
     pub fn frames(count: usize, size: usize) -> FramePool<MemoryFrame> {
         FramePool::new(
-            (0..count).map(|id| MemoryFrame { id, buffer: vec![0; size].into(), len: 0 }).collect(),
+            (0..count).map(|id| MemoryFrame { id, buffer: vec![0; size].into(), room: 0, len: 0 }).collect(),
         )
     }
 
@@ -79,15 +94,22 @@ impl Port for MemoryPort {
         while received.room() > 0 && !self.arriving.is_empty() {
             let Some(mut frame) = self.fill.pop_front() else { break };
             let packet = self.arriving.pop_front().expect("checked above");
-            frame.len = packet.len().min(frame.buffer.len());
-            frame.buffer[..frame.len].copy_from_slice(&packet[..frame.len]);
-            let len = frame.len as u32;
+            frame.room = self.room;
+            let len = packet.len().min(frame.buffer.len() - self.room);
+            frame.len = self.room + len;
+            frame.buffer[self.room..frame.len].copy_from_slice(&packet[..len]);
+            let len = len as u32;
             received.push(frame, len);
         }
     }
 
-    fn bytes<'a>(&'a self, frame: &'a mut MemoryFrame) -> &'a mut [u8] {
-        &mut frame.buffer[..frame.len]
+    fn buffer<'a>(&'a self, frame: &'a mut MemoryFrame) -> (&'a mut [u8], Span) {
+        (&mut frame.buffer, Span { start: frame.room, end: frame.len })
+    }
+
+    fn place(&self, frame: &mut MemoryFrame, Span { start, end }: Span) {
+        frame.buffer.copy_within(start..end, 0);
+        frame.len = end - start;
     }
 
     fn transmit(&mut self, backlog: &mut VecDeque<MemoryFrame>) -> Result<(), PortError> {

@@ -31,6 +31,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::pipeline::Span;
+
 pub use pool::FramePool;
 pub use received::{MAX_FRAGMENTS, Received};
 
@@ -42,8 +44,12 @@ pub trait Port {
     /// Takes whole packets that have arrived into `received`, as far as there is room.
     fn receive(&mut self, received: &mut Received<Self::Frame>);
 
-    /// The bytes of a received frame.
-    fn bytes<'a>(&'a self, frame: &'a mut Self::Frame) -> &'a mut [u8];
+    /// The buffer of a received frame, and where in it the packet lies.
+    fn buffer<'a>(&'a self, frame: &'a mut Self::Frame) -> (&'a mut [u8], Span);
+
+    /// Makes a frame send what lies at `span` in its buffer, instead of all from the buffer's beginning to where the packet
+    /// was received to. Costs a copy of the packet if it does not lie at the beginning.
+    fn place(&self, frame: &mut Self::Frame, span: Span);
 
     /// Moves as many frames as fit from the front of `backlog` to the tx ring, and tells the other side when it has
     /// to be told.

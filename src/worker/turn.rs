@@ -144,13 +144,22 @@ impl<P: Port, S: Stage> Worker<P, S> {
 
         let mut batch = Batch::new(port as PortIndex);
         for (frame, len) in self.received.packets_mut() {
-            batch.push(self.ports[port].bytes(frame), len);
+            let (buffer, span) = self.ports[port].buffer(frame);
+            batch.push_at(buffer, span, len);
         }
         if self.reads_headers {
             batch.parse();
         }
         self.stage.process(&mut batch);
         let verdicts = batch.finish();
+        let mut moved = verdicts.moved().peekable();
+        if moved.peek().is_some() {
+            for (index, (frame, _)) in self.received.packets_mut().enumerate() {
+                if let Some((_, span)) = moved.next_if(|(packet, _)| *packet == index) {
+                    self.ports[port].place(frame, span);
+                }
+            }
+        }
 
         let (mut bounced, mut forwarded) = (0, 0);
         let (pool, backlogs, limit) = (&mut self.pool, &mut self.backlogs, self.backlog_limit);
@@ -347,6 +356,46 @@ mod tests {
         worker.run(&AtomicBool::new(true)).unwrap();
         assert_eq!(worker.ports_mut()[0].take_sent().len(), 60);
         worker.check_frames().unwrap();
+    }
+
+    /// Puts four bytes in front of a packet and takes two off its end, by its first byte.
+    struct Reshape;
+
+    impl Stage for Reshape {
+        fn name(&self) -> &str {
+            "reshape"
+        }
+        fn process(&mut self, batch: &mut Batch<'_>) {
+            batch.each_undecided(|packet| {
+                if packet.bytes()[0] & 1 != 0 {
+                    packet.push_front(4).unwrap();
+                    packet.bytes_mut()[..4].fill(9);
+                }
+                if packet.bytes()[4] & 2 != 0 {
+                    packet.resize(packet.len() - 2).unwrap();
+                }
+                Verdict::Bounce
+            });
+        }
+    }
+
+    #[test]
+    fn a_packet_is_sent_as_its_stage_has_left_it() {
+        for room in [0, 4, 20] {
+            let pool = MemoryPort::frames(64, 128);
+            let mut worker =
+                Worker::new(vec![MemoryPort::new(16)], pool, Reshape, Idle::Poll, Arc::default());
+            worker.turn().unwrap();
+            worker.ports_mut()[0].set_room(room);
+            for first in [0, 1, 2, 3] {
+                worker.ports_mut()[0].inject(&[first; 60]);
+            }
+            worker.turn().unwrap();
+            worker.ports_mut()[0].drain_tx(64);
+            let sent = worker.ports_mut()[0].take_sent();
+            let front = |byte: u8, len: usize| [vec![9; 4], vec![byte; len - 4]].concat();
+            assert_eq!(sent, [vec![0; 60], front(1, 64), vec![2; 58], front(3, 62)], "room {room}");
+        }
     }
 
     /// Bounces everything once it has been told to, drops everything before.

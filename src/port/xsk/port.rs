@@ -10,7 +10,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
 use super::fragments::Fragments;
 use super::kick::{self, Kick};
-use crate::pipeline::BATCH_SIZE;
+use crate::pipeline::{BATCH_SIZE, Span};
 use crate::port::{FramePool, InFlight, Port, PortCounters, PortError, Received};
 
 /// Packets that one kick sends in copy mode at least (the kernel's `TX_BATCH_SIZE`): bounds the number of kicks that
@@ -190,16 +190,30 @@ impl Port for XskPort {
     }
 
     #[inline]
-    fn bytes<'a>(&'a self, frame: &'a mut XskFrame) -> &'a mut [u8] {
+    fn buffer<'a>(&'a self, frame: &'a mut XskFrame) -> (&'a mut [u8], Span) {
+        let span = Span { start: 0, end: frame.0.lengths().data() };
         // SAFETY: the frame belongs to this UMEM, which all ports of a process share, and `&mut XskFrame` is the only
         // right to it: neither the kernel nor anything else here touches it.
         let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
+        // As long as it can be: what lies behind the packet is the frame's, too.
+        data.cursor().set_pos(usize::MAX);
         let bytes = data.contents_mut();
-        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+        let (start, capacity) = (bytes.as_mut_ptr(), bytes.len());
+        data.cursor().set_pos(span.end);
         prefetch(start);
         // SAFETY: same bytes as above. Their lifetime is that of the borrow of the frame and of the UMEM, while
         // `DataMut` would tie it to itself.
-        unsafe { std::slice::from_raw_parts_mut(start, len) }
+        (unsafe { std::slice::from_raw_parts_mut(start, capacity) }, span)
+    }
+
+    fn place(&self, frame: &mut XskFrame, Span { start, end }: Span) {
+        if start != 0 {
+            // A descriptor's address cannot be changed with `xsk-rs`, so the packet goes to where it points.
+            let (buffer, _) = self.buffer(frame);
+            buffer.copy_within(start..end, 0);
+        }
+        // SAFETY: as above.
+        unsafe { self.umem.data_mut(&mut frame.0) }.cursor().set_pos(end - start);
     }
 
     fn transmit(&mut self, backlog: &mut VecDeque<XskFrame>) -> Result<(), PortError> {
