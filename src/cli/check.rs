@@ -1,6 +1,7 @@
 //! `xfwd check CONFIG`: is it right, and what would it do?
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -92,9 +93,11 @@ fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
 }
 
 /// Whether all that a match holds for is steered to a worker, since it is of a service.
-fn only_steered(matches: &Match, services: &[(IpAddr, Protocol, u16)]) -> bool {
+fn only_steered(matches: &Match, services: &[(Prefix, Protocol, RangeInclusive<u16>)]) -> bool {
     let is_service = |address: IpAddr, protocol: u8, port: u16| {
-        services.iter().any(|service| (service.0, service.1.number(), service.2) == (address, protocol, port))
+        services
+            .iter()
+            .any(|(vip, of, ports)| of.number() == protocol && vip.contains(address) && ports.contains(&port))
     };
     let Match { dst, protocol, dst_port, fragment, .. } = matches;
     let is_some = !dst.is_empty() && !protocol.is_empty() && !dst_port.is_empty();
@@ -122,21 +125,19 @@ pub(super) fn describe(plan: &Plan) -> Vec<String> {
         lines.push(format!("deny list: {}, followed while running", file.display()));
     }
     for service in &plan.services {
-        let total: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+        let total: u64 = service.backends.iter().map(|backend| u64::from(backend.share())).sum();
         let backends: Vec<String> = service
             .backends
             .iter()
             .map(|backend| {
-                let share = 100.0 * f64::from(backend.weight) / total as f64;
+                let share = 100.0 * f64::from(backend.share()) / total as f64;
                 format!("{} {share:.1} %", backend.address)
             })
             .collect();
         lines.push(format!(
-            "service {}: {} {} port {} by {} to {}",
+            "service {}: {} by {} to {}",
             service.name,
-            service.protocol,
-            service.vip,
-            service.port,
+            service.endpoint(),
             service.forward,
             backends.join(", ")
         ));

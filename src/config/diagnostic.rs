@@ -51,6 +51,18 @@ impl Diagnostic {
         span: Range<usize>,
         message: String,
     ) -> Self {
+        Self::in_line(severity, file, text, line_number(text, span.start), span, message)
+    }
+
+    /// As [`at`](Self::at), for who knows the line in which `span` starts.
+    pub(super) fn in_line(
+        severity: Severity,
+        file: &str,
+        text: &str,
+        line: usize,
+        span: Range<usize>,
+        message: String,
+    ) -> Self {
         let line_start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let rest = &text[line_start..];
         let source_line = rest.split('\n').next().unwrap_or(rest).trim_end_matches('\r');
@@ -62,7 +74,7 @@ impl Diagnostic {
             label: None,
             help: None,
             file: file.to_owned(),
-            line: line_number(text, span.start),
+            line,
             column: text[line_start..start].chars().count() + 1,
             length: text[start..end.max(start)].chars().count(),
             source_line: source_line.to_owned(),
@@ -121,7 +133,7 @@ impl Diagnostic {
 }
 
 /// The line, from 1, in which byte `offset` of `text` lies.
-pub(super) fn line_number(text: &str, offset: usize) -> usize {
+fn line_number(text: &str, offset: usize) -> usize {
     text[..offset].matches('\n').count() + 1
 }
 

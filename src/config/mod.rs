@@ -16,12 +16,16 @@
 //! checked.
 #![forbid(unsafe_code)]
 
+mod addresses;
+mod balance;
 mod bounce;
 mod choice;
 mod dataplane;
 mod deny;
 mod diagnostic;
+mod duration;
 pub(crate) mod filter;
+mod nat;
 mod pipeline;
 mod plan;
 mod reader;
@@ -31,12 +35,16 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use balance::BalanceSettings;
 pub use bounce::Bounce;
 pub use dataplane::{Dataplane, Steer};
 pub use diagnostic::{Diagnostic, Severity};
+pub use nat::{LEAST_PORTS_PER_WORKER, NatSettings, PoolTooSmall};
 pub use pipeline::StageKind;
 pub use plan::{Plan, SteeringPlan};
-pub use service::{Backend, Forward, Protocol, Service};
+pub use service::{
+    Affinity, Backend, BackendState, Forward, HealthCheck, HealthKind, NoBackend, Protocol, Service, Through,
+};
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]

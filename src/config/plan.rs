@@ -1,6 +1,6 @@
 //! The whole file: its sections together, and what follows from them.
 
-use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,11 +8,12 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
+use super::nat::Nat;
 use super::reader::{Reader, Section};
-use super::{Bounce, Dataplane, Protocol, Service, StageKind, Steer};
-use super::{bounce, dataplane, deny, filter, pipeline, service};
+use super::{BalanceSettings, Bounce, Dataplane, Forward, NatSettings, Protocol, Service, StageKind, Steer};
+use super::{balance, bounce, dataplane, deny, filter, nat, pipeline, service};
 use crate::kernel::filter::compile;
-use crate::stages::filter::{Match, Rule};
+use crate::stages::filter::{Match, Prefix, Rule};
 
 /// A config that has been found valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +29,10 @@ pub struct Plan {
     pub deny_file: Option<PathBuf>,
     /// What is balanced, in the order of the file.
     pub services: Vec<Service>,
+    /// What all services share.
+    pub balance: BalanceSettings,
+    /// What services with `forward = "nat"` send from; there if one has that.
+    pub nat: Option<NatSettings>,
     /// How packets are bounced, if that has a section.
     pub bounce: Option<Bounce>,
     /// The stages that a packet passes once it has left the kernel, in this order, each once. None when there is
@@ -43,8 +48,8 @@ pub struct Plan {
 pub struct SteeringPlan {
     /// All but ARP, neighbour discovery and what is addressed to the host.
     pub all: bool,
-    /// Address, protocol and port of each service that packets leave the kernel for.
-    pub services: Vec<(IpAddr, Protocol, u16)>,
+    /// Addresses, protocol and ports of each service that packets leave the kernel for, in the order of the file.
+    pub services: Vec<(Prefix, Protocol, RangeInclusive<u16>)>,
 }
 
 impl Plan {
@@ -56,12 +61,14 @@ impl Plan {
         let services = self.services.iter().filter(|_| balanced);
         SteeringPlan {
             all: self.dataplane.steer == Steer::All,
-            services: services.map(|service| (service.vip, service.protocol, service.port)).collect(),
+            services: services
+                .map(|service| (service.vip, service.protocol, service.ports.clone()))
+                .collect(),
         }
     }
 }
 
-const SECTIONS: &[&str] = &["dataplane", "deny", "filter", "service", "bounce", "pipeline"];
+const SECTIONS: &[&str] = &["dataplane", "deny", "filter", "service", "balance", "nat", "bounce", "pipeline"];
 
 /// Lists of fewer rules and prefixes together fit the XDP program's maps, however they are made: that is not tried.
 const SURELY_FITS: usize = 1 << 14;
@@ -86,6 +93,17 @@ fn check_size(root: &Section<'_>, rules: &[Rule], reader: &mut Reader<'_>) {
     }
 }
 
+/// Warns of sections that no service makes use of.
+fn unused(root: &Section<'_>, services: &[Service], reader: &mut Reader<'_>) {
+    if let Some(section) = root.value("balance").filter(|_| !root.has("service")) {
+        reader.warning(section.span(), "`[balance]` is not used").label("there is no `[[service]]`");
+    }
+    let has_nat = services.iter().any(|service| service.forward == Forward::Nat);
+    if let Some(section) = root.value("nat").filter(|_| !has_nat) {
+        reader.warning(section.span(), "`[nat]` is not used").label("no service has `forward = \"nat\"`");
+    }
+}
+
 /// Reads a whole file; what is wrong with it in the order of the file.
 pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan, Vec<Diagnostic>> {
     let mut reader = Reader::new(file, text);
@@ -102,7 +120,10 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
     let dataplane = dataplane::read(&root, &mut reader);
     let filter = filter::read(&root, &mut reader, files);
     let deny_file = deny::read(&root, &mut reader, files);
-    let services = service::read(&root, &mut reader);
+    let nat = nat::read(&root, &mut reader);
+    let services = service::read(&root, &mut reader, nat.as_ref());
+    let balance = balance::read(&root, &mut reader);
+    unused(&root, &services, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
     let stages = pipeline::read(&root, &mut reader);
     if stages.first() == Some(&StageKind::Filter) {
@@ -137,6 +158,7 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
             .help("without `steer`, the deny list protects the host; or add `[[filter]]`, `[[service]]` or `[bounce]`");
     }
     let bounce = bounce.map(Spanned::into_inner);
+    let nat = nat.map(Nat::settings);
     let warnings = reader.finish()?;
-    Ok(Plan { dataplane, filter, deny_file, services, bounce, stages, warnings })
+    Ok(Plan { dataplane, filter, deny_file, services, balance, nat, bounce, stages, warnings })
 }

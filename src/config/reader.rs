@@ -10,7 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::choice::{list, nearest};
-use super::diagnostic::{Diagnostic, Severity, line_number};
+use super::diagnostic::{Diagnostic, Severity};
+use super::filter::values::describe;
+use crate::stages::filter::Prefix;
 use crate::words::Choice;
 
 /// A place in the file: a range of bytes.
@@ -20,21 +22,27 @@ pub(super) type Span = Range<usize>;
 pub(super) struct Reader<'t> {
     file: &'t str,
     text: &'t str,
+    /// Where lines end: large files have many places that are asked for their line.
+    newlines: Vec<usize>,
     diagnostics: Vec<Diagnostic>,
 }
 
 impl<'t> Reader<'t> {
     pub fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, diagnostics: Vec::new() }
+        let newlines = text.match_indices('\n').map(|(offset, _)| offset).collect();
+        Self { file, text, newlines, diagnostics: Vec::new() }
     }
 
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        let error = Diagnostic::at(Severity::Error, self.file, self.text, span, message.into());
+        let line = self.line(&span);
+        let error = Diagnostic::in_line(Severity::Error, self.file, self.text, line, span, message.into());
         self.diagnostics.push_mut(error)
     }
 
     pub fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        let warning = Diagnostic::at(Severity::Warning, self.file, self.text, span, message.into());
+        let line = self.line(&span);
+        let warning =
+            Diagnostic::in_line(Severity::Warning, self.file, self.text, line, span, message.into());
         self.diagnostics.push_mut(warning)
     }
 
@@ -45,7 +53,7 @@ impl<'t> Reader<'t> {
 
     /// The line, from 1, in which `span` starts.
     pub fn line(&self, span: &Span) -> usize {
-        line_number(self.text, span.start)
+        self.newlines.partition_point(|newline| *newline < span.start) + 1
     }
 
     /// What was reported, in the order of the file: the errors, or if there are none, the warnings. Beside
@@ -132,6 +140,11 @@ impl<'t> Section<'t> {
 
     pub fn value(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.table.get(key)
+    }
+
+    /// Where the value of `key` is; the header when there is none.
+    pub fn place(&self, key: &str) -> Span {
+        self.value(key).map_or_else(|| self.span(), |value| value.span())
     }
 
     /// Where table `index` of the `[[key]]` below this one starts.
@@ -283,29 +296,52 @@ impl<'t> Section<'t> {
     /// An IP address, without prefix length or port.
     pub fn address(&self, reader: &mut Reader<'_>, key: &str) -> Option<Spanned<IpAddr>> {
         let text = self.text(reader, key)?;
-        let word = *text.get_ref();
-        match word.parse() {
-            Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
-                let meant = address.to_canonical();
-                reader
-                    .error(text.span(), format!("`{key}` is an IPv4-mapped IPv6 address"))
-                    .label(format!("write `{meant}`"));
+        address(reader, key, &text)
+    }
+
+    /// The addresses of an array.
+    pub fn addresses(&self, reader: &mut Reader<'_>, key: &str) -> Vec<Spanned<IpAddr>> {
+        let texts = self.texts(reader, key).unwrap_or_default();
+        texts.iter().filter_map(|text| address(reader, key, text)).collect()
+    }
+
+    /// An IP address, or a prefix.
+    pub fn prefix(&self, reader: &mut Reader<'_>, key: &str) -> Option<Spanned<Prefix>> {
+        let text = self.text(reader, key)?;
+        match text.get_ref().parse() {
+            Ok(prefix) => Some(Spanned::new(text.span(), prefix)),
+            Err(error) => {
+                let (message, label) = describe(key, &error);
+                reader.error(text.span(), message).label(label);
                 None
             }
-            Ok(address) => Some(Spanned::new(text.span(), address)),
-            Err(_) => {
-                let error = reader.error(text.span(), format!("`{key}` is not an IP address"));
-                if let Some((address, _)) =
-                    word.split_once('/').filter(|(word, _)| word.parse::<IpAddr>().is_ok())
-                {
-                    error.label(format!("without prefix length: `{address}`"));
-                } else if let Ok(address) = word.parse::<SocketAddr>() {
-                    error.label(format!("without port: `{}`", address.ip()));
-                } else {
-                    error.label("expected one such as `198.18.10.1` or `2001:db8::1`");
-                }
-                None
+        }
+    }
+}
+
+fn address(reader: &mut Reader<'_>, key: &str, text: &Spanned<&str>) -> Option<Spanned<IpAddr>> {
+    let word = *text.get_ref();
+    match word.parse() {
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+            let meant = address.to_canonical();
+            reader
+                .error(text.span(), format!("`{key}` is an IPv4-mapped IPv6 address"))
+                .label(format!("write `{meant}`"));
+            None
+        }
+        Ok(address) => Some(Spanned::new(text.span(), address)),
+        Err(_) => {
+            let error = reader.error(text.span(), format!("`{key}` is not an IP address"));
+            if let Some((address, _)) =
+                word.split_once('/').filter(|(word, _)| word.parse::<IpAddr>().is_ok())
+            {
+                error.label(format!("without prefix length: `{address}`"));
+            } else if let Ok(address) = word.parse::<SocketAddr>() {
+                error.label(format!("without port: `{}`", address.ip()));
+            } else {
+                error.label("expected one such as `198.18.10.1` or `2001:db8::1`");
             }
+            None
         }
     }
 }

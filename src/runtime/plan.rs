@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::StartError;
-use crate::config::{Plan, Service, StageKind};
+use crate::config::{Forward, Plan, Service, StageKind};
 use crate::kernel;
 use crate::kernel::filter::{KernelPlan, Place, PlanError, WhyWorker};
 use crate::kernel::link::Link;
@@ -24,7 +24,9 @@ pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
         services: steering
             .services
             .iter()
-            .map(|(vip, protocol, port)| service_key(*vip, protocol.number(), *port))
+            // Prefixes and ranges are not steered yet.
+            .filter(|(vip, _, ports)| vip.mapped().1 == 128 && ports.start() == ports.end())
+            .map(|(vip, protocol, ports)| service_key(vip.address(), protocol.number(), *ports.start()))
             .collect(),
         host_addresses: if steering.all { host_addresses.into_iter().collect() } else { HashSet::new() },
     }
@@ -45,7 +47,7 @@ pub(super) struct Egress {
 /// [`StartError`] for a backend that is not on the link of one of `links`, naming service and backend.
 pub(super) fn egress(plan: &Plan, links: &[Link]) -> Result<HashMap<IpAddr, Egress>, StartError> {
     let mut egress = HashMap::new();
-    for service in &plan.services {
+    for service in plan.services.iter().filter(|service| is_served(service)) {
         for backend in &service.backends {
             let route = route_to(backend.address).map_err(|source| StartError::Unroutable {
                 service: service.name.clone(),
@@ -85,6 +87,11 @@ fn direct_port(service: &Service, route: &Route, links: &[Link]) -> Result<Egres
     }
 }
 
+/// Whether the stage can do what the service asks for yet.
+fn is_served(service: &Service) -> bool {
+    service.forward == Forward::Dsr && service.single_vip().is_some() && service.single_port().is_some()
+}
+
 /// The services with their tables.
 pub(super) fn balance(
     plan: &Plan,
@@ -93,7 +100,8 @@ pub(super) fn balance(
     if !plan.stages.contains(&StageKind::Balance) {
         return Ok(None);
     }
-    let services = plan.services.iter().map(|service| balanced(service, egress)).collect::<Result<_, _>>()?;
+    let served = plan.services.iter().filter(|service| is_served(service));
+    let services = served.map(|service| balanced(service, egress)).collect::<Result<_, _>>()?;
     Ok(Some(BalanceControl::new(BalancePlan { services })))
 }
 
@@ -103,7 +111,7 @@ fn balanced(service: &Service, egress: &HashMap<IpAddr, Egress>) -> Result<Balan
         .iter()
         .map(|backend| Member {
             address: backend.address,
-            weight: backend.weight,
+            weight: backend.share(),
             port: egress[&backend.address].port,
             source: egress[&backend.address].source,
         })
@@ -112,7 +120,7 @@ fn balanced(service: &Service, egress: &HashMap<IpAddr, Egress>) -> Result<Balan
         .map_err(|source| StartError::Table { service: service.name.clone(), source })?;
     Ok(BalancedService {
         name: service.name.clone(),
-        key: service_key(service.vip, service.protocol.number(), service.port),
+        key: service_key(service.vip.address(), service.protocol.number(), *service.ports.start()),
         table,
         members,
     })

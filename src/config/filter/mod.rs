@@ -5,7 +5,7 @@ mod rate;
 mod set_file;
 #[cfg(test)]
 mod tests;
-mod values;
+pub(super) mod values;
 
 use std::collections::HashMap;
 

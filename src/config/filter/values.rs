@@ -65,7 +65,7 @@ pub(super) fn prefixes(section: &Section<'_>, reader: &mut Reader<'_>, key: &str
 }
 
 /// Message and label for a text that is no prefix; `key` is what it was meant for.
-pub(super) fn describe(key: &str, error: &ParsePrefixError) -> (String, String) {
+pub(in crate::config) fn describe(key: &str, error: &ParsePrefixError) -> (String, String) {
     match error {
         ParsePrefixError::Syntax => (
             format!("`{key}` is not an address or prefix"),
@@ -107,7 +107,7 @@ pub(super) fn protocols(section: &Section<'_>, reader: &mut Reader<'_>) -> Vec<u
 }
 
 /// Numbers and ranges, in order and without overlap.
-pub(super) fn ranges<T>(
+pub(in crate::config) fn ranges<T>(
     section: &Section<'_>,
     reader: &mut Reader<'_>,
     key: &str,

@@ -194,7 +194,8 @@ fn hash(key: &[u8], seed: u64) -> u64 {
     hash ^ (hash >> 31)
 }
 
-fn is_prime(number: u32) -> bool {
+/// Whether a table can have so many slots.
+pub(crate) fn is_prime(number: u32) -> bool {
     let number = u64::from(number);
     number >= 2
         && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
