@@ -35,6 +35,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use crate::stages::balance::Affinity;
 pub use balance::BalanceSettings;
 pub use bounce::Bounce;
 pub use dataplane::{Dataplane, Steer};
@@ -43,7 +44,7 @@ pub use nat::{LEAST_PORTS_PER_WORKER, NatSettings, PoolTooSmall};
 pub use pipeline::StageKind;
 pub use plan::{Plan, SteeringPlan};
 pub use service::{
-    Affinity, Backend, BackendState, Forward, HealthCheck, HealthKind, NoBackend, Protocol, Service, Through,
+    Backend, BackendState, Forward, HealthCheck, HealthKind, NoBackend, Protocol, Service, Through,
 };
 
 /// A config that cannot be used.

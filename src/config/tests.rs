@@ -3,8 +3,8 @@
 use crate::port::xsk::Mode;
 use crate::stages::bounce::Layer;
 use crate::worker::Idle;
-use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -760,8 +760,16 @@ fn defaults() {
     assert_eq!(plan.stages, [StageKind::Balance]);
     assert_eq!(plan.bounce, None);
     let [service] = &plan.services[..] else { panic!("{plan:?}") };
-    assert_eq!((service.protocol.number(), service.port, service.forward), (6, 80, Forward::Dsr));
-    assert_eq!(service.backends, [Backend { address: "198.18.0.11".parse().unwrap(), weight: 1 }]);
+    assert_eq!(
+        (service.protocol.number(), service.single_port(), service.forward),
+        (6, Some(80), Forward::Dsr)
+    );
+    let address = "198.18.0.11".parse().unwrap();
+    assert_eq!(service.backends, [Backend { address, weight: 1, port: None, state: BackendState::Up }]);
+    assert_eq!((service.affinity, service.no_backend), (Affinity::FiveTuple, NoBackend::Drop));
+    assert_eq!((service.table_size, service.gue_port), (65_537, 6080));
+    assert_eq!((service.slow_start, service.mss, &service.health), (None, None, &None));
+    assert_eq!((plan.balance, plan.nat), (BalanceSettings::default(), None));
 }
 
 #[test]
@@ -809,9 +817,9 @@ fn names_are_those_of_the_file() {
 
 #[test]
 fn steering_follows_from_services_and_stages() {
-    let web: IpAddr = "198.18.10.1".parse().unwrap();
+    let web = "198.18.10.1".parse().unwrap();
     let steering = |text: &str| parse("lb.toml", text).unwrap().steering();
-    let only_web = SteeringPlan { all: false, services: vec![(web, Protocol::Tcp, 80)] };
+    let only_web = SteeringPlan { all: false, services: vec![(web, Protocol::Tcp, 80..=80)] };
     assert_eq!(steering(WEB), only_web);
     let all = SteeringPlan { all: true, services: Vec::new() };
     assert_eq!(steering("[dataplane]\nsteer = 'all'\n[bounce]"), all);

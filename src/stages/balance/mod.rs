@@ -11,9 +11,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod choose;
 mod control;
 pub mod maglev;
+mod services;
 mod stage;
 
+pub use choose::Affinity;
 pub use control::{BackendCounters, BalanceControl};
+pub use services::{OfVip, Services};
 pub use stage::{Balance, BalancePlan, BalancedService, Member};
