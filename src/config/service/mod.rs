@@ -8,6 +8,8 @@ mod conflicts;
 mod health;
 pub(crate) mod ports;
 mod table_size;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
