@@ -4,7 +4,6 @@ use crate::port::xsk::Mode;
 use crate::stages::bounce::Layer;
 use crate::worker::Idle;
 use std::path::Path;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
