@@ -1,7 +1,5 @@
 //! `xfwd check CONFIG`: is it right, and what would it do?
 
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,9 +7,11 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::WRONG_INPUT;
 use super::output::{print, say, say_error};
-use crate::config::{self, ConfigError, Plan, Protocol};
+use super::services;
+use crate::config::{self, ConfigError, Plan};
 use crate::kernel::filter::{KernelPlan, Place};
 use crate::runtime;
+use crate::stages::balance::Services;
 use crate::stages::filter::fields::{FIELDS, GENERAL};
 use crate::stages::filter::{FragmentKind, Match, Prefix, Rule};
 
@@ -34,7 +34,7 @@ pub(super) fn check(explain_fields: bool, path: Option<&Path>) -> ExitCode {
             }
             unseen(&plan, &kernel).iter().for_each(say);
             let mut lines = rules(&plan, &kernel);
-            lines.extend(describe(&plan));
+            lines.extend(describe(&plan, usize::MAX));
             print(lines.join("\n"))
         }
         Err(error) => refuse(&error),
@@ -73,11 +73,13 @@ fn rules(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
 /// Warnings about rules that run in the worker and may match packets that never get there.
 fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
     let steering = plan.steering();
+    let services = steering.services.iter().cloned();
+    let steered = Services::new(services.map(|(vip, protocol, ports)| (vip, protocol.number(), ports)));
     let rules = plan
         .filter
         .iter()
         .zip(&kernel.places)
-        .filter(|(rule, place)| place.is_worker() && !only_steered(&rule.matches, &steering.services));
+        .filter(|(rule, place)| place.is_worker() && !only_steered(&rule.matches, &steered));
     rules
         .map(|(rule, _)| {
             let kept = if steering.all {
@@ -93,12 +95,9 @@ fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
 }
 
 /// Whether all that a match holds for is steered to a worker, since it is of a service.
-fn only_steered(matches: &Match, services: &[(Prefix, Protocol, RangeInclusive<u16>)]) -> bool {
-    let is_service = |address: IpAddr, protocol: u8, port: u16| {
-        services
-            .iter()
-            .any(|(vip, of, ports)| of.number() == protocol && vip.contains(address) && ports.contains(&port))
-    };
+fn only_steered(matches: &Match, services: &Services) -> bool {
+    let is_service =
+        |prefix: &Prefix, protocol, port| services.find(&prefix.mapped().0, protocol, port).is_some();
     let Match { dst, protocol, dst_port, fragment, .. } = matches;
     let is_some = !dst.is_empty() && !protocol.is_empty() && !dst_port.is_empty();
     // Fragments are left to the host even if they are a service's, so are malformed packets.
@@ -109,39 +108,31 @@ fn only_steered(matches: &Match, services: &[(Prefix, Protocol, RangeInclusive<u
             Prefix::new(prefix.address(), 128) == *prefix
                 && protocol.iter().all(|&protocol| {
                     // Each port is looked for, so a range stops at the first that is none.
-                    dst_port
-                        .iter()
-                        .cloned()
-                        .flatten()
-                        .all(|port| is_service(prefix.address(), protocol, port))
+                    dst_port.iter().cloned().flatten().all(|port| is_service(prefix, protocol, port))
                 })
         })
 }
 
-/// What the plan does, a line each.
-pub(super) fn describe(plan: &Plan) -> Vec<String> {
+/// More services than these are also counted.
+const COUNTED_SERVICES: usize = 8;
+
+/// What the plan does, a line each. More services than `most_services` are only counted.
+pub(super) fn describe(plan: &Plan, most_services: usize) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(file) = &plan.deny_file {
         lines.push(format!("deny list: {}, followed while running", file.display()));
     }
-    for service in &plan.services {
-        let total: u64 = service.backends.iter().map(|backend| u64::from(backend.share())).sum();
-        let backends: Vec<String> = service
-            .backends
-            .iter()
-            .map(|backend| {
-                let share = 100.0 * f64::from(backend.share()) / total as f64;
-                format!("{} {share:.1} %", backend.address)
-            })
-            .collect();
-        lines.push(format!(
-            "service {}: {} by {} to {}",
-            service.name,
-            service.endpoint(),
-            service.forward,
-            backends.join(", ")
-        ));
+    if plan.services.len() <= most_services {
+        lines.extend(plan.services.iter().flat_map(services::describe));
     }
+    if plan.services.len() > most_services.min(COUNTED_SERVICES) {
+        let backends: usize = plan.services.iter().map(|service| service.backends.len()).sum();
+        lines.push(format!("services: {}, with {} backends", plan.services.len(), backends));
+    }
+    if !plan.services.is_empty() {
+        lines.extend(services::describe_settings(&plan.balance));
+    }
+    lines.extend(plan.nat.as_ref().map(services::describe_nat));
     if let Some(bounce) = &plan.bounce {
         lines.push(format!("bounce: {}", bounce.layer));
     }

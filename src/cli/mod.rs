@@ -11,7 +11,9 @@ mod features;
 mod live;
 mod output;
 mod run;
+mod services;
 mod summary;
+mod which;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +46,10 @@ enum Command {
         #[arg(value_name = "CONFIG", required_unless_present = "explain_fields")]
         config: Option<PathBuf>,
     },
+    /// Which backend a flow gets, and why; or what share each backend has.
+    ///
+    /// Exit status: 0 when there is a backend, 1 when the flow is of no service. The filter is not asked.
+    Which(which::WhichArgs),
     /// What this kernel, and the driver of an interface, can do, and what that means.
     Features {
         /// Interface to ask about.
@@ -102,6 +108,7 @@ pub fn main() -> ExitCode {
         Cli { command: Some(Command::Check { explain_fields, config }), .. } => {
             check::check(explain_fields, config.as_deref())
         }
+        Cli { command: Some(Command::Which(args)), .. } => which::which(&args),
         Cli { command: Some(Command::Features { interface, json }), .. } => {
             features::features(interface.as_deref(), json)
         }

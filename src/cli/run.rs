@@ -18,6 +18,9 @@ const LIVE_PERIOD: Duration = Duration::from_secs(1);
 /// How late a signal may be noticed.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(100);
 
+/// More services than these are only counted at the start; `xfwd check` lists them.
+const MOST_SERVICES: usize = 32;
+
 pub(super) fn run(args: &RunArgs) -> ExitCode {
     let plan = match config::load(&args.config) {
         Ok(plan) => plan,
@@ -49,7 +52,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         }
     };
     introduce(&running);
-    check::describe(&plan).iter().for_each(say);
+    check::describe(&plan, MOST_SERVICES).iter().for_each(say);
 
     watch(&running, args, &stop);
     let (snapshot, errors) = running.stop();

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use console::Term;
 
 use super::output::count;
+use super::services::percent;
 use crate::runtime::Snapshot;
 use crate::stages::filter::RuleCounters;
 
@@ -150,8 +151,4 @@ fn backends(snapshot: &Snapshot) -> Option<Table> {
     }
     numbers_from(&mut table, 2);
     Some(table)
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }

@@ -35,15 +35,17 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use crate::stages::balance::Affinity;
 pub use balance::BalanceSettings;
 pub use bounce::Bounce;
 pub use dataplane::{Dataplane, Steer};
 pub use diagnostic::{Diagnostic, Severity};
+pub(crate) use duration::show as show_time;
 pub use nat::{LEAST_PORTS_PER_WORKER, NatSettings, PoolTooSmall};
 pub use pipeline::StageKind;
 pub use plan::{Plan, SteeringPlan};
 pub use service::{
-    Affinity, Backend, BackendState, Forward, HealthCheck, HealthKind, NoBackend, Protocol, Service, Through,
+    Backend, BackendState, Forward, HealthCheck, HealthKind, NoBackend, Protocol, Service, Through,
 };
 
 /// A config that cannot be used.

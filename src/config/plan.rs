@@ -13,6 +13,7 @@ use super::reader::{Reader, Section};
 use super::{BalanceSettings, Bounce, Dataplane, Forward, NatSettings, Protocol, Service, StageKind, Steer};
 use super::{balance, bounce, dataplane, deny, filter, nat, pipeline, service};
 use crate::kernel::filter::compile;
+use crate::stages::balance::Services;
 use crate::stages::filter::{Match, Prefix, Rule};
 
 /// A config that has been found valid.
@@ -65,6 +66,12 @@ impl Plan {
                 .map(|service| (service.vip, service.protocol, service.ports.clone()))
                 .collect(),
         }
+    }
+
+    /// Finds the service of a packet, as index into `services`. Whether the stage is in the pipeline is not asked.
+    pub fn service_lookup(&self) -> Services {
+        let endpoint = |service: &Service| (service.vip, service.protocol.number(), service.ports.clone());
+        Services::new(self.services.iter().map(endpoint))
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::port::xsk::Mode;
 use crate::stages::bounce::Layer;
 use crate::worker::Idle;
-use std::net::IpAddr;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -140,7 +139,7 @@ error: unknown key `colour` in `[[service.backend]]`
 9 | colour = 2
   | ^^^^^^
   |
-  = help: known keys: `address`, `weight`"#;
+  = help: known keys: `address`, `weight`, `port`, `state`"#;
 
     misspelt_required_key_is_reported_once: r#"[[service]]
 name = "web"
@@ -175,7 +174,7 @@ error: unknown section `logging`
 9 | [logging]
   |  ^^^^^^^
   |
-  = help: known sections: `dataplane`, `deny`, `filter`, `service`, `bounce`, `pipeline`"#;
+  = help: known sections: `dataplane`, `deny`, `filter`, `service`, `balance`, `nat`, `bounce`, `pipeline`"#;
 
     unknown_enum_values: r#"[dataplane]
 mode = "zerocopy"
@@ -226,11 +225,11 @@ address = "backend-2"
 [[service.backend]]
 address = "::ffff:198.18.0.12"
 "#, r#"
-error: `vip` is not an IP address
+error: `vip` has bits set behind its prefix
  --> lb.toml:3:7
   |
 3 | vip = "198.18.10.1/24"
-  |       ^^^^^^^^^^^^^^^^ without prefix length: `198.18.10.1`
+  |       ^^^^^^^^^^^^^^^^ did you mean `198.18.10.0/24`?
 
 error: `address` is not an IP address
  --> lb.toml:8:11
@@ -319,7 +318,7 @@ forward = "dsr"
 [[service.backend]]
 address = "198.18.0.11"
 "#), r#"
-error: two services have the address 198.18.10.1, tcp port 80
+error: services `web` and `shop` both take tcp 198.18.10.1 port 80
   --> lb.toml:11:7
    |
 11 | vip = "198.18.10.1"
@@ -344,7 +343,7 @@ port = 80
 forward = "dsr"
 backend = []
 "#, r#"
-error: the service has no backend
+error: service `web` has no backend
  --> lb.toml:7:11
   |
 7 | backend = []
@@ -359,7 +358,7 @@ protocol = "tcp"
 port = 80
 forward = "dsr"
 "#, r#"
-error: the service has no backend
+error: service `web` has no backend
  --> lb.toml:1:1
   |
 1 | [[service]]
@@ -409,13 +408,13 @@ error: `[[service.backend]]` lacks the key `address`
 
     weight_zero: format!("{WEB}{}", r#"weight = 0
 "#), r#"
-error: `weight` is 0
- --> lb.toml:9:10
+error: no backend of service `web` gets flows
+ --> lb.toml:3:7
   |
-9 | weight = 0
-  |          ^ must be 1 to 65535
+3 | vip = "198.18.10.1"
+  |       ^^^^^^^^^^^^^ each has `weight = 0`, or its `state` is `drain` or `down`
   |
-  = help: a backend that shall get no flows is left out of the file"#;
+  = help: leave the service out, or give one backend a weight"#;
 
     weight_too_large: format!("{WEB}{}", r#"weight = 65536
 "#), r#"
@@ -423,12 +422,12 @@ error: `weight` is out of range
  --> lb.toml:9:10
   |
 9 | weight = 65536
-  |          ^^^^^ must be 1 to 65535"#;
+  |          ^^^^^ must be 0 to 65535"#;
 
     backend_twice: format!("{WEB}{}", r#"[[service.backend]]
 address = "198.18.0.11"
 "#), r#"
-error: the service has the backend 198.18.0.11 twice
+error: service `web` has the backend 198.18.0.11 twice
   --> lb.toml:10:11
    |
 10 | address = "198.18.0.11"
@@ -445,11 +444,13 @@ forward = "dsr"
 [[service.backend]]
 address = "2001:db8::11"
 "#, r#"
-error: an IPv6 backend for an IPv4 service
+error: backend 2001:db8::11 of the IPv4 service `web` is an IPv6 address
  --> lb.toml:8:11
   |
 8 | address = "2001:db8::11"
-  |           ^^^^^^^^^^^^^^ `forward = "dsr"` needs an IPv4 address"#;
+  |           ^^^^^^^^^^^^^^ `forward = "dsr"` needs an IPv4 address
+  |
+  = help: `forward = "ipip"` and `"gue"` carry either family to either"#;
 
     vip_that_is_no_unicast_address: r#"[[service]]
 name = "s0"
@@ -517,13 +518,13 @@ forward = "dsr"
 [[service.backend]]
 address = "198.18.10.1"
 "#, r#"
-error: the backend has the address of the service
+error: backend 198.18.10.1 of service `web` is also a VIP
  --> lb.toml:8:11
   |
 8 | address = "198.18.10.1"
-  |           ^^^^^^^^^^^^^ the VIP
+  |           ^^^^^^^^^^^^^ service `web` has 198.18.10.1
   |
-  = help: give the server's own address: the balancer finds its MAC address by it"#;
+  = help: give the server's own address: packets for a VIP come back to the balancer"#;
 
     empty_name: r#"[[service]]
 name = " "
@@ -760,8 +761,16 @@ fn defaults() {
     assert_eq!(plan.stages, [StageKind::Balance]);
     assert_eq!(plan.bounce, None);
     let [service] = &plan.services[..] else { panic!("{plan:?}") };
-    assert_eq!((service.protocol.number(), service.port, service.forward), (6, 80, Forward::Dsr));
-    assert_eq!(service.backends, [Backend { address: "198.18.0.11".parse().unwrap(), weight: 1 }]);
+    assert_eq!(
+        (service.protocol.number(), service.single_port(), service.forward),
+        (6, Some(80), Forward::Dsr)
+    );
+    let address = "198.18.0.11".parse().unwrap();
+    assert_eq!(service.backends, [Backend { address, weight: 1, port: None, state: BackendState::Up }]);
+    assert_eq!((service.affinity, service.no_backend), (Affinity::FiveTuple, NoBackend::Drop));
+    assert_eq!((service.table_size, service.gue_port), (65_537, 6080));
+    assert_eq!((service.slow_start, service.mss, &service.health), (None, None, &None));
+    assert_eq!((plan.balance, plan.nat), (BalanceSettings::default(), None));
 }
 
 #[test]
@@ -809,9 +818,9 @@ fn names_are_those_of_the_file() {
 
 #[test]
 fn steering_follows_from_services_and_stages() {
-    let web: IpAddr = "198.18.10.1".parse().unwrap();
+    let web = "198.18.10.1".parse().unwrap();
     let steering = |text: &str| parse("lb.toml", text).unwrap().steering();
-    let only_web = SteeringPlan { all: false, services: vec![(web, Protocol::Tcp, 80)] };
+    let only_web = SteeringPlan { all: false, services: vec![(web, Protocol::Tcp, 80..=80)] };
     assert_eq!(steering(WEB), only_web);
     let all = SteeringPlan { all: true, services: Vec::new() };
     assert_eq!(steering("[dataplane]\nsteer = 'all'\n[bounce]"), all);

@@ -12,7 +12,7 @@ use crate::kernel::routes::{Route, RouteKind, route_to};
 use crate::kernel::xdp::{Steering, service_key};
 use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
-use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
+use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, choose};
 use crate::stages::bounce::Bounce;
 use crate::stages::filter::FilterControl;
 
@@ -116,7 +116,8 @@ fn balanced(service: &Service, egress: &HashMap<IpAddr, Egress>) -> Result<Balan
             source: egress[&backend.address].source,
         })
         .collect();
-    let table = maglev_table(&members)
+    let backends = members.iter().map(|member| (member.address, member.weight));
+    let table = choose::table(backends, service.table_size)
         .map_err(|source| StartError::Table { service: service.name.clone(), source })?;
     Ok(BalancedService {
         name: service.name.clone(),
@@ -183,15 +184,4 @@ pub(super) fn pipeline(plan: &Plan, controls: &mut Controls) -> Pipeline {
         }
     }
     pipeline
-}
-
-/// A backend is known by its address, whatever its place in the file, so every balancer builds the same table.
-fn maglev_table(members: &[Member]) -> Result<maglev::Table, maglev::TableError> {
-    let octets = |address| match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let keyed: Vec<(Vec<u8>, u32)> =
-        members.iter().map(|member| (octets(member.address), member.weight)).collect();
-    maglev::Table::build(&keyed, maglev::DEFAULT_SIZE)
 }

@@ -144,7 +144,12 @@ fn check_family(reader: &mut Reader<'_>, address: &Spanned<IpAddr>, draft: &Draf
         reader
             .error(
                 address.span(),
-                format!("an {} backend for the {} service {}", family(backend), family(vip), draft.title),
+                format!(
+                    "backend {backend} of the {} service {} is an {} address",
+                    family(vip),
+                    draft.title,
+                    family(backend)
+                ),
             )
             .label(format!("`forward = \"{forward}\"` needs an {} address", family(vip)))
             .help("`forward = \"ipip\"` and `\"gue\"` carry either family to either");

@@ -8,6 +8,8 @@ mod conflicts;
 mod health;
 pub(crate) mod ports;
 mod table_size;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,7 +24,7 @@ use super::nat::Nat;
 use super::reader::{Reader, Section, Span};
 use super::{addresses, duration};
 use crate::packet::protocol;
-use crate::stages::balance::maglev;
+use crate::stages::balance::{Affinity, choose, maglev};
 use crate::stages::filter::Prefix;
 use crate::words::choices;
 pub use backend::{Backend, BackendState};
@@ -73,18 +75,6 @@ impl Forward {
     /// Whether backends must have addresses of the VIP's family.
     pub const fn keeps_family(self) -> bool {
         !self.is_tunnel()
-    }
-}
-
-choices! {
-    /// What of a packet chooses the backend of a new flow.
-    #[derive(Default)]
-    pub enum Affinity {
-        /// Addresses, ports and protocol: each connection is on its own.
-        #[default]
-        FiveTuple = "5tuple",
-        /// Source and destination address: all connections of a client to a VIP go to one backend.
-        Src = "src",
     }
 }
 
@@ -153,6 +143,16 @@ impl Service {
     pub fn health_port(&self, backend: &Backend) -> Option<u16> {
         let checked = self.health.as_ref().and_then(|health| health.port);
         checked.or(backend.port).or(self.single_port())
+    }
+
+    /// The table by which new flows find a backend while all of them are healthy: indices into `backends`.
+    ///
+    /// # Errors
+    ///
+    /// None for a service of a [`Plan`](super::Plan), whose backends and table size have been checked.
+    pub fn table(&self) -> Result<maglev::Table, maglev::TableError> {
+        let backends = self.backends.iter().map(|backend| (backend.address, backend.share()));
+        choose::table(backends, self.table_size)
     }
 
     /// What clients send to: `tcp 198.18.10.1 port 80`.

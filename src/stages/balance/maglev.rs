@@ -98,14 +98,19 @@ impl Table {
         }
     }
 
-    /// The backend for a flow with this hash, as index into the slice the table was built from.
+    /// The slot for a flow with this hash.
     ///
-    /// The slot comes from the high bits of the hash, by a multiplication instead of a division, so every bit
+    /// It comes from the high bits of the hash, by a multiplication instead of a division, so every bit
     /// from the top has to be well distributed; the low bits stay free for other uses.
     #[inline]
+    pub fn slot(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// The backend for a flow with this hash, as index into the slice the table was built from.
+    #[inline]
     pub fn lookup(&self, hash: u64) -> u16 {
-        let slot = (u128::from(hash) * self.slots.len() as u128) >> 64;
-        self.slots[slot as usize]
+        self.slots[self.slot(hash)]
     }
 
     /// The backend of each slot, as index into the slice the table was built from.

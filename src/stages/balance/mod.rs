@@ -11,11 +11,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod choose;
 pub mod connections;
 mod control;
 pub mod fragments;
 pub mod maglev;
+mod services;
 mod stage;
 
+pub use choose::Affinity;
 pub use control::{BackendCounters, BalanceControl};
+pub use services::{OfVip, Services};
 pub use stage::{Balance, BalancePlan, BalancedService, Member};
