@@ -14,6 +14,9 @@
 mod control;
 pub mod maglev;
 mod stage;
+#[cfg(test)]
+mod test_packets;
+pub mod way;
 
 pub use control::{BackendCounters, BalanceControl};
 pub use stage::{Balance, BalancePlan, BalancedService, Member};
