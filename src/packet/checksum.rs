@@ -45,6 +45,30 @@ impl Sum {
         Self(sum)
     }
 
+    /// Adds a 16-bit field that lies at an even offset.
+    #[inline]
+    pub const fn u16(self, field: u16) -> Self {
+        Self(self.0 + field as u64)
+    }
+
+    /// Adds another sum, over bytes that begin at an even offset.
+    #[inline]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// Takes out bytes that are part of the sum: gives the sum over the others.
+    ///
+    /// ```
+    /// # use xfwd::packet::checksum::Sum;
+    /// let (all, part) = (Sum::new().bytes(&[0xde, 0xad, 0xbe, 0xef]), Sum::new().bytes(&[0xde, 0xad]));
+    /// assert_eq!(all.without(part).checksum(), Sum::new().bytes(&[0xbe, 0xef]).checksum());
+    /// ```
+    #[inline]
+    pub const fn without(self, part: Self) -> Self {
+        Self(self.0 + part.checksum() as u64)
+    }
+
     /// Adds the IPv4 pseudo header of TCP and UDP (RFC 9293, section 3.1): `length_bytes` is that of the
     /// transport header and what follows it.
     #[inline]

@@ -8,7 +8,10 @@ use super::{Truncated, array, be_u16, check_length};
 mod field {
     use core::ops::Range;
     pub const VERSION_AND_LENGTH: usize = 0;
+    pub const TRAFFIC_CLASS: usize = 1;
     pub const TOTAL_LENGTH: Range<usize> = 2..4;
+    pub const IDENTIFICATION: Range<usize> = 4..6;
+    pub const FLAGS_AND_OFFSET: Range<usize> = 6..8;
     pub const TTL: usize = 8;
     pub const PROTOCOL: usize = 9;
     pub const CHECKSUM: Range<usize> = 10..12;
@@ -49,6 +52,24 @@ impl<T: AsRef<[u8]>> Ipv4<T> {
     #[inline]
     pub fn total_bytes(&self) -> u16 {
         be_u16(self.0.as_ref(), field::TOTAL_LENGTH)
+    }
+
+    /// DSCP in the upper six bits (RFC 2474), ECN in the lower two (RFC 3168).
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        self.0.as_ref()[field::TRAFFIC_CLASS]
+    }
+
+    /// What tells the fragments of one packet from those of others.
+    #[inline]
+    pub fn identification(&self) -> u16 {
+        be_u16(self.0.as_ref(), field::IDENTIFICATION)
+    }
+
+    /// Whether routers must not fragment the packet (flag DF).
+    #[inline]
+    pub fn dont_fragment(&self) -> bool {
+        self.0.as_ref()[field::FLAGS_AND_OFFSET.start] & 0x40 != 0
     }
 
     /// Time to live, in hops.
@@ -94,7 +115,26 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Ipv4<T> {
         self.0.as_mut()[field::TOTAL_LENGTH].copy_from_slice(&bytes.to_be_bytes());
     }
 
-    /// Sets the time to live, in hops.
+    /// Sets DSCP (upper six bits) and ECN (lower two). The checksum is not changed.
+    #[inline]
+    pub fn set_traffic_class(&mut self, class: u8) {
+        self.0.as_mut()[field::TRAFFIC_CLASS] = class;
+    }
+
+    /// Sets the identification. The checksum is not changed.
+    #[inline]
+    pub fn set_identification(&mut self, identification: u16) {
+        self.0.as_mut()[field::IDENTIFICATION].copy_from_slice(&identification.to_be_bytes());
+    }
+
+    /// Makes the packet one that is no fragment, and which routers may fragment or not. The checksum is not changed.
+    #[inline]
+    pub fn set_dont_fragment(&mut self, dont_fragment: bool) {
+        let flags = if dont_fragment { [0x40, 0] } else { [0, 0] };
+        self.0.as_mut()[field::FLAGS_AND_OFFSET].copy_from_slice(&flags);
+    }
+
+    /// Sets the time to live, in hops. The checksum is not changed.
     #[inline]
     pub fn set_ttl(&mut self, hops: u8) {
         self.0.as_mut()[field::TTL] = hops;
@@ -156,8 +196,14 @@ mod tests {
         assert_eq!((packet.header_bytes(), packet.total_bytes()), (24, 120));
         assert_eq!((packet.ttl(), packet.protocol(), packet.checksum()), (64, 17, reference.header_checksum));
         assert_eq!(packet.source(), Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!((packet.traffic_class(), packet.identification()), (0, reference.identification));
+        assert_eq!(packet.dont_fragment(), reference.dont_fragment);
         assert!(packet.has_valid_checksum());
 
+        packet.set_traffic_class(0xb9);
+        packet.set_identification(0x1234);
+        packet.set_dont_fragment(true);
+        assert!(packet.dont_fragment());
         packet.set_destination(Ipv4Addr::new(192, 0, 2, 1));
         packet.set_ttl(63);
         packet.set_protocol(6);
@@ -170,6 +216,8 @@ mod tests {
         let (read, _) = etherparse::Ipv4Header::from_slice(&bytes).unwrap();
         assert_eq!((read.source, read.destination), ([192, 0, 2, 1], [10, 0, 0, 1]));
         assert_eq!((read.time_to_live, read.protocol.0, read.total_len), (63, 6, 99));
+        assert_eq!((read.dscp.value(), read.ecn.value(), read.identification), (0x2e, 1, 0x1234));
+        assert!(read.dont_fragment && !read.more_fragments && read.fragment_offset.value() == 0);
         assert_eq!(read.header_checksum, read.calc_header_checksum());
     }
 

@@ -1,11 +1,13 @@
 //! View of a TCP header (RFC 9293).
 
-use super::{Truncated, be_u16, check_length};
+use super::{Truncated, array, be_u16, check_length};
 
 mod field {
     use core::ops::Range;
     pub const SOURCE_PORT: Range<usize> = 0..2;
     pub const DESTINATION_PORT: Range<usize> = 2..4;
+    pub const SEQUENCE: Range<usize> = 4..8;
+    pub const ACKNOWLEDGEMENT: Range<usize> = 8..12;
     pub const DATA_OFFSET: usize = 12;
     pub const FLAGS: usize = 13;
     pub const CHECKSUM: Range<usize> = 16..18;
@@ -62,6 +64,18 @@ impl<T: AsRef<[u8]>> Tcp<T> {
         be_u16(self.0.as_ref(), field::DESTINATION_PORT)
     }
 
+    /// Sequence number of the first byte, or of the SYN.
+    #[inline]
+    pub fn sequence(&self) -> u32 {
+        u32::from_be_bytes(array(self.0.as_ref(), field::SEQUENCE))
+    }
+
+    /// Acknowledgement number: the next sequence number that the sender expects. Counts with flag ACK.
+    #[inline]
+    pub fn acknowledgement(&self) -> u32 {
+        u32::from_be_bytes(array(self.0.as_ref(), field::ACKNOWLEDGEMENT))
+    }
+
     /// Bytes of the header with its options, as the data offset says: 0 to 60, in a valid segment 20 or more.
     #[inline]
     pub fn header_bytes(&self) -> usize {
@@ -92,6 +106,18 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tcp<T> {
     #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         self.0.as_mut()[field::DESTINATION_PORT].copy_from_slice(&port.to_be_bytes());
+    }
+
+    /// Sets the sequence number. No checksum is changed.
+    #[inline]
+    pub fn set_sequence(&mut self, number: u32) {
+        self.0.as_mut()[field::SEQUENCE].copy_from_slice(&number.to_be_bytes());
+    }
+
+    /// Sets the acknowledgement number. No checksum is changed.
+    #[inline]
+    pub fn set_acknowledgement(&mut self, number: u32) {
+        self.0.as_mut()[field::ACKNOWLEDGEMENT].copy_from_slice(&number.to_be_bytes());
     }
 
     /// Sets the flags. No checksum is changed.
@@ -132,11 +158,16 @@ mod tests {
         );
         assert_eq!((segment.flags(), segment.checksum()), (Tcp::SYN | Tcp::CWR, 0xbeef));
 
+        assert_eq!((segment.sequence(), segment.acknowledgement()), (7, 0));
+
         segment.swap_ports();
+        segment.set_sequence(0xfeed_beef);
+        segment.set_acknowledgement(0x0102_0304);
         segment.set_flags(Tcp::RST | Tcp::ACK);
         segment.set_checksum(0x1234);
         let (read, _) = etherparse::TcpHeader::from_slice(&bytes).unwrap();
         assert_eq!((read.source_port, read.destination_port, read.checksum), (50_000, 443, 0x1234));
+        assert_eq!((read.sequence_number, read.acknowledgment_number), (0xfeed_beef, 0x0102_0304));
         assert!(read.rst && read.ack && !read.syn && !read.cwr);
         assert_eq!(Tcp::new_checked(&bytes[..19]).unwrap_err().need, 20);
     }

@@ -18,6 +18,9 @@ pub mod fragments;
 pub mod maglev;
 mod services;
 mod stage;
+#[cfg(test)]
+mod test_packets;
+pub mod way;
 
 pub use choose::Affinity;
 pub use control::{BackendCounters, BalanceControl};
