@@ -2,7 +2,7 @@
 //!
 //! AF_XDP sends whole Ethernet frames, so somebody must know the MAC address of every next hop. The kernel does: it
 //! speaks ARP and neighbour discovery, probes, and ages. But it refreshes only entries that its own stack uses, and
-//! our packets go past it. So for each wanted neighbour the watcher asks the kernel to *use* the entry (`NTF_USE`,
+//! our packets go past it. So for each wanted neighbour the kernel is asked to *use* the entry (`NTF_USE`,
 //! what `ip neigh add ADDRESS dev IF use` does) when it is missing, failed or stale, at once and again every
 //! three seconds. Entries made that way are ordinary ones: the kernel ages and collects them when xfwd is gone.
 //!
@@ -28,10 +28,9 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -42,10 +41,8 @@ use netlink_packet_route::{
     route::RouteType,
 };
 
-use super::{
-    netlink::Netlink,
-    watch::{Notice, Subscription, Watch},
-};
+use super::netlink::Netlink;
+use crate::packet::MacAddress;
 
 /// How often the kernel is asked again about a neighbour that it does not answer for. It sends three solicitations a
 /// second apart before it gives up, so asking more often would change nothing.
@@ -55,130 +52,51 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// already probed for some eight seconds (`delay_first_probe_time` and three probes).
 const FAILED_GRACE: Duration = Duration::from_secs(1);
 
-/// How often due requests and graces are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a neighbour that nobody asked for before may be silent until that is an answer too. One that is there
+/// answers within milliseconds; whoever still has an older next hop can use it so long.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why neighbours cannot be watched.
-#[derive(Debug, thiserror::Error)]
-#[error("{call}: {source}")]
-pub struct NeighbourError {
-    /// The netlink request.
-    pub call: &'static str,
-    /// What the kernel answered.
-    pub source: io::Error,
-}
+/// A neighbour: an interface's index, and an address on its link.
+pub(super) type Key = (u32, IpAddr);
 
-/// A neighbour's link-layer address became known, changed, or was given up.
+/// What is known of a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NeighbourChange {
-    /// Index of the interface that the neighbour is on.
-    pub interface: u32,
-    /// The neighbour.
-    pub address: IpAddr,
-    /// Its MAC address now; `None` when it no longer answers.
-    pub mac: Option<[u8; 6]>,
+pub(super) enum Answer {
+    /// Its MAC address.
+    At(MacAddress),
+    /// Not wanted for long enough to say.
+    Asking,
+    /// It does not answer.
+    Silent,
 }
 
-/// Follows the MAC addresses of some neighbours, on a thread of its own, until it is dropped. Nothing is left behind
-/// in the kernel but entries that age by themselves.
-pub struct NeighbourWatcher {
-    missing: Arc<Missing>,
-    _watch: Watch,
-}
-
-impl NeighbourWatcher {
-    /// Starts to follow the neighbours `wanted`, each an interface's index and an address on its link. Another set of
-    /// neighbours is another watcher.
-    ///
-    /// `on_change` is called for those already known before this returns, and from then on, on the watcher's thread,
-    /// whenever a MAC address changes and only then. Dropping the watcher waits for it.
-    ///
-    /// # Errors
-    ///
-    /// [`NeighbourError`]. That a neighbour cannot be resolved, or its interface does not exist, is not an error:
-    /// [`Self::wait_resolved`] tells.
-    pub fn start(
-        wanted: Vec<(u32, IpAddr)>,
-        on_change: impl FnMut(NeighbourChange) + Send + 'static,
-    ) -> Result<Self, NeighbourError> {
-        let failed = |call| move |source| NeighbourError { call, source };
-        let subscription =
-            Subscription::new(&[libc::RTNLGRP_NEIGH]).map_err(failed("subscribing to RTNLGRP_NEIGH"))?;
-        let netlink = Netlink::open().map_err(failed("socket(NETLINK_ROUTE)"))?;
-        let missing = Arc::new(Missing::default());
-        let mut follower =
-            Follower { table: Table::new(wanted), netlink, missing: Arc::clone(&missing), on_change };
-        follower.read_all().map_err(failed("RTM_GETNEIGH dump"))?;
-        follower.act();
-        let watch = Watch::start("xfwd-neighbour", subscription, Some(LOOK_EVERY), move |notice| {
-            follower.notice(notice)
-        })
-        .map_err(failed("starting the thread xfwd-neighbour"))?;
-        Ok(Self { missing, _watch: watch })
-    }
-
-    /// Waits until every neighbour has a MAC address, for at most `timeout`, and returns those that have none. With a
-    /// zero timeout: those that have none now.
-    ///
-    /// The kernel gives up after about three seconds; a neighbour that is still missing then is reported, and
-    /// followed all the same.
-    #[must_use]
-    pub fn wait_resolved(&self, timeout: Duration) -> Vec<(u32, IpAddr)> {
-        let guard = self.missing.lock();
-        let (guard, _) = self
-            .missing
-            .changed
-            .wait_timeout_while(guard, timeout, |missing| !missing.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        guard.clone()
-    }
-}
-
-/// The neighbours without an address, shared with those who wait for them.
-#[derive(Default)]
-struct Missing {
-    neighbours: Mutex<Vec<(u32, IpAddr)>>,
-    changed: Condvar,
-}
-
-impl Missing {
-    // The list is replaced as a whole, so a panic elsewhere cannot leave it half-written.
-    fn lock(&self) -> MutexGuard<'_, Vec<(u32, IpAddr)>> {
-        self.neighbours.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Brings [`Table`] and the kernel together.
-struct Follower<F> {
+/// The wanted neighbours, and the kernel's table of them. It is told the notifications of `RTNLGRP_NEIGH` and the
+/// moment when all of them have been read; the thread is its owner's.
+pub(super) struct Neighbours {
     table: Table,
     netlink: Netlink,
-    missing: Arc<Missing>,
-    on_change: F,
+    /// What was believed of an entry was out of date.
+    outdated: bool,
 }
 
-impl<F: FnMut(NeighbourChange)> Follower<F> {
-    fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Message(RouteNetlinkMessage::NewNeighbour(message)) => {
-                self.table.observe(&message, Instant::now())
-            }
-            Notice::Message(RouteNetlinkMessage::DelNeighbour(message)) => {
-                self.table.observe_deleted(&message)
-            }
-            Notice::Message(_) => {}
-            Notice::Settled => self.act(),
-            Notice::Lost => self.read_again(),
+impl Neighbours {
+    /// None wanted yet, in the network namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self { table: Table::default(), netlink: Netlink::open()?, outdated: false })
+    }
+
+    /// Follows these and no others; those that stay keep what is known of them.
+    pub(super) fn set_wanted(&mut self, wanted: &BTreeSet<Key>, now: Instant) -> io::Result<()> {
+        match self.table.set_wanted(wanted, now) {
+            true => self.read(),
+            false => Ok(()),
         }
     }
 
-    fn read_again(&mut self) {
-        if let Err(error) = self.read_all() {
-            tracing::error!("the neighbour table could not be read again (RTM_GETNEIGH dump): {error}");
-        }
-    }
-
-    fn read_all(&mut self) -> io::Result<()> {
+    /// Reads the kernel's whole table: after notifications were lost, and for what is newly wanted.
+    pub(super) fn read(&mut self) -> io::Result<()> {
         let answers = self.netlink.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
+        self.outdated = false;
         self.table.forget_states();
         for answer in answers {
             if let RouteNetlinkMessage::NewNeighbour(message) = answer {
@@ -188,23 +106,38 @@ impl<F: FnMut(NeighbourChange)> Follower<F> {
         Ok(())
     }
 
-    /// Tells what changed, and asks the kernel for what is due.
-    fn act(&mut self) {
-        let now = Instant::now();
-        self.table.take_changes(now).into_iter().for_each(&mut self.on_change);
-        let unresolved = self.table.unresolved();
-        let mut missing = self.missing.lock();
-        if *missing != unresolved {
-            *missing = unresolved;
-            self.missing.changed.notify_all();
-        }
-        drop(missing);
+    /// Takes in that an entry is there or has changed, and says whether it is of a wanted neighbour.
+    pub(super) fn observe(&mut self, message: &NeighbourMessage) -> bool {
+        self.table.observe(message, Instant::now())
+    }
+
+    /// Takes in that an entry is gone, and says whether it was of a wanted neighbour.
+    pub(super) fn observe_deleted(&mut self, message: &NeighbourMessage) -> bool {
+        self.table.observe_deleted(message)
+    }
+
+    /// Gives up those that have failed for too long, and says whether there were any.
+    pub(super) fn give_up(&mut self, now: Instant) -> bool {
+        self.table.give_up(now)
+    }
+
+    /// What is known of a neighbour; of one that is not wanted, nothing.
+    pub(super) fn get(&self, key: Key, now: Instant) -> Answer {
+        self.table.get(key, now)
+    }
+
+    /// Asks the kernel to resolve what is due. `true`: the table had to be read again, so something may have changed.
+    pub(super) fn ask(&mut self, now: Instant) -> io::Result<bool> {
         for (key, ask) in self.table.take_due(now) {
-            self.ask(key, ask);
+            self.ask_one(key, ask);
+        }
+        match self.outdated {
+            true => self.read().map(|()| true),
+            false => Ok(false),
         }
     }
 
-    fn ask(&mut self, (interface, address): Key, ask: Ask) {
+    fn ask_one(&mut self, (interface, address): Key, ask: Ask) {
         let mut request = NeighbourMessage::default();
         request.header.family = match address {
             IpAddr::V4(_) => AddressFamily::Inet,
@@ -222,7 +155,7 @@ impl<F: FnMut(NeighbourChange)> Follower<F> {
             Ok(()) => {}
             // What we believed of the entry was out of date: look, and decide when all is read.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT)) => {
-                self.read_again()
+                self.outdated = true;
             }
             // The interface is down or gone, or has no IPv6: told by others, and asked again all the same.
             Err(error) => {
@@ -231,8 +164,6 @@ impl<F: FnMut(NeighbourChange)> Follower<F> {
         }
     }
 }
-
-type Key = (u32, IpAddr);
 
 /// How to ask the kernel to resolve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,6 +175,7 @@ enum Ask {
 }
 
 /// What is known of the wanted neighbours; no system call.
+#[derive(Default)]
 struct Table {
     neighbours: BTreeMap<Key, Neighbour>,
 }
@@ -252,9 +184,8 @@ struct Table {
 struct Neighbour {
     state: State,
     /// The last address seen, until it is given up.
-    mac: Option<[u8; 6]>,
-    /// The address that was told last.
-    told: Option<[u8; 6]>,
+    mac: Option<MacAddress>,
+    wanted_since: Instant,
     /// Since when the entry has failed, without an answer after.
     failed_since: Option<Instant>,
     /// Not asked before.
@@ -296,10 +227,20 @@ impl State {
 }
 
 impl Table {
-    fn new(wanted: Vec<Key>) -> Self {
-        let neighbour =
-            || Neighbour { state: State::Missing, mac: None, told: None, failed_since: None, ask_at: None };
-        Self { neighbours: wanted.into_iter().map(|key| (key, neighbour())).collect() }
+    /// `true`: some are new.
+    fn set_wanted(&mut self, wanted: &BTreeSet<Key>, now: Instant) -> bool {
+        self.neighbours.retain(|key, _| wanted.contains(key));
+        let kept = self.neighbours.len();
+        for key in wanted {
+            self.neighbours.entry(*key).or_insert(Neighbour {
+                state: State::Missing,
+                mac: None,
+                wanted_since: now,
+                failed_since: None,
+                ask_at: None,
+            });
+        }
+        self.neighbours.len() > kept
     }
 
     /// Before the whole table is read: an entry that does not appear in it is missing.
@@ -309,9 +250,9 @@ impl Table {
         }
     }
 
-    fn observe(&mut self, message: &NeighbourMessage, now: Instant) {
+    fn observe(&mut self, message: &NeighbourMessage, now: Instant) -> bool {
         let Some(neighbour) = self.wanted(message) else {
-            return;
+            return false;
         };
         let before = neighbour.state;
         neighbour.state = State::of(message.header.state);
@@ -333,15 +274,18 @@ impl Table {
         ) {
             neighbour.ask_at = None;
         }
+        true
     }
 
-    fn observe_deleted(&mut self, message: &NeighbourMessage) {
-        if let Some(neighbour) = self.wanted(message) {
-            if neighbour.mac.is_some() {
-                neighbour.ask_at = None;
-            }
-            neighbour.state = State::Missing;
+    fn observe_deleted(&mut self, message: &NeighbourMessage) -> bool {
+        let Some(neighbour) = self.wanted(message) else {
+            return false;
+        };
+        if neighbour.mac.is_some() {
+            neighbour.ask_at = None;
         }
+        neighbour.state = State::Missing;
+        true
     }
 
     fn wanted(&mut self, message: &NeighbourMessage) -> Option<&mut Neighbour> {
@@ -357,23 +301,22 @@ impl Table {
         self.neighbours.get_mut(&(message.header.ifindex, address))
     }
 
-    /// The addresses that differ from what was told before.
-    fn take_changes(&mut self, now: Instant) -> Vec<NeighbourChange> {
-        let mut changes = Vec::new();
-        for (&(interface, address), neighbour) in &mut self.neighbours {
+    fn give_up(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for neighbour in self.neighbours.values_mut() {
             if neighbour.failed_since.is_some_and(|since| now.duration_since(since) >= FAILED_GRACE) {
-                neighbour.mac = None;
-            }
-            if neighbour.mac != neighbour.told {
-                neighbour.told = neighbour.mac;
-                changes.push(NeighbourChange { interface, address, mac: neighbour.mac });
+                any |= neighbour.mac.take().is_some();
             }
         }
-        changes
+        any
     }
 
-    fn unresolved(&self) -> Vec<Key> {
-        self.neighbours.iter().filter(|(_, neighbour)| neighbour.mac.is_none()).map(|(key, _)| *key).collect()
+    fn get(&self, key: Key, now: Instant) -> Answer {
+        match self.neighbours.get(&key) {
+            Some(Neighbour { mac: Some(mac), .. }) => Answer::At(*mac),
+            Some(neighbour) if now.duration_since(neighbour.wanted_since) < ANSWER_PATIENCE => Answer::Asking,
+            _ => Answer::Silent,
+        }
     }
 
     /// Whom to ask for now; each is due again after [`ASK_AGAIN_AFTER`].
@@ -396,9 +339,9 @@ impl Table {
 }
 
 /// The link-layer address, if it is one of Ethernet.
-fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
+fn mac(message: &NeighbourMessage) -> Option<MacAddress> {
     message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(MacAddress),
         _ => None,
     })
 }
@@ -407,16 +350,16 @@ fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
 mod tests {
     use super::*;
 
-    const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
-    const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+    const A: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xa]);
+    const B: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xb]);
     const KEY: Key = (7, IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
 
-    fn entry(state: NeighbourState, mac: Option<[u8; 6]>) -> NeighbourMessage {
+    fn entry(state: NeighbourState, mac: Option<MacAddress>) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
         message.header.ifindex = KEY.0;
         message.header.state = state;
         message.attributes.push(NeighbourAttribute::Destination(KEY.1.into()));
-        message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
+        message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
         message
     }
 
@@ -424,14 +367,17 @@ mod tests {
     struct Play {
         table: Table,
         now: Instant,
+        told: Option<MacAddress>,
     }
 
     impl Play {
         fn new() -> Self {
-            Self { table: Table::new(vec![KEY]), now: Instant::now() }
+            let (mut table, now) = (Table::default(), Instant::now());
+            assert!(table.set_wanted(&BTreeSet::from([KEY]), now));
+            Self { table, now, told: None }
         }
 
-        fn see(&mut self, state: NeighbourState, mac: Option<[u8; 6]>) {
+        fn see(&mut self, state: NeighbourState, mac: Option<MacAddress>) {
             self.table.observe(&entry(state, mac), self.now);
         }
 
@@ -439,8 +385,15 @@ mod tests {
             self.now += time;
         }
 
-        fn told(&mut self) -> Vec<Option<[u8; 6]>> {
-            self.table.take_changes(self.now).into_iter().map(|change| change.mac).collect()
+        /// The address, if it is not the one that was told last.
+        fn told(&mut self) -> Vec<Option<MacAddress>> {
+            self.table.give_up(self.now);
+            let mac = match self.table.get(KEY, self.now) {
+                Answer::At(mac) => Some(mac),
+                Answer::Asking | Answer::Silent => None,
+            };
+            let before = std::mem::replace(&mut self.told, mac);
+            if before == mac { vec![] } else { vec![mac] }
         }
 
         fn asked(&mut self) -> Option<Ask> {
@@ -455,7 +408,7 @@ mod tests {
         assert_eq!(play.asked(), None);
         play.pass(ASK_AGAIN_AFTER);
         assert_eq!(play.asked(), Some(Ask::Use));
-        assert_eq!(play.table.unresolved(), [KEY]);
+        assert_eq!(play.table.get(KEY, play.now), Answer::Silent);
     }
 
     #[test]
@@ -468,7 +421,6 @@ mod tests {
         assert_eq!(play.told(), []);
         play.see(NeighbourState::Stale, Some(B));
         assert_eq!(play.told(), [Some(B)]);
-        assert_eq!(play.table.unresolved(), []);
     }
 
     #[test]
@@ -526,7 +478,7 @@ mod tests {
         play.see(NeighbourState::Failed, None);
         play.pass(FAILED_GRACE / 2);
         assert_eq!(play.told(), [None]);
-        assert_eq!(play.table.unresolved(), [KEY]);
+        assert_eq!(play.table.get(KEY, play.now), Answer::Silent);
         play.see(NeighbourState::Reachable, Some(B));
         assert_eq!(play.told(), [Some(B)]);
     }
@@ -542,6 +494,30 @@ mod tests {
             assert_eq!(play.asked(), None);
         }
         assert_eq!(play.told(), []);
+    }
+
+    #[test]
+    fn silence_is_an_answer_only_after_a_while() {
+        let mut play = Play::new();
+        assert_eq!(play.table.get(KEY, play.now), Answer::Asking);
+        // What is in the kernel's table may be the outcome of a question of long ago.
+        play.see(NeighbourState::Failed, None);
+        assert_eq!(play.table.get(KEY, play.now), Answer::Asking);
+        play.pass(ANSWER_PATIENCE);
+        assert_eq!(play.table.get(KEY, play.now), Answer::Silent);
+    }
+
+    #[test]
+    fn changing_the_set_keeps_what_stays() {
+        let mut play = Play::new();
+        play.see(NeighbourState::Reachable, Some(A));
+        play.pass(10 * ANSWER_PATIENCE);
+        let other = (KEY.0 + 1, KEY.1);
+        assert!(play.table.set_wanted(&BTreeSet::from([KEY, other]), play.now));
+        assert_eq!(play.table.get(KEY, play.now), Answer::At(A));
+        assert_eq!(play.table.get(other, play.now), Answer::Asking);
+        assert!(!play.table.set_wanted(&BTreeSet::from([other]), play.now));
+        assert_eq!(play.table.get(KEY, play.now), Answer::Silent);
     }
 
     #[test]
