@@ -131,7 +131,7 @@ fn unroutable_addresses_are_named() {
         );
     }
     assert_eq!(
-        here.enter(|| route_to(ip("192.0.2.1"))).unwrap_err().to_string(),
+        here.enter(|| Routes::open().unwrap().route_to(ip("192.0.2.1"))).unwrap_err().to_string(),
         "the host has no route to 192.0.2.1 (Network is unreachable (os error 101)); `ip route get 192.0.2.1` shows \
          what the kernel finds"
     );

@@ -248,11 +248,13 @@ fn a_more_specific_route_and_a_rule_are_followed_where_they_apply() {
 fn a_route_that_comes_and_goes_is_told() {
     lab_or_skip!();
     let net = Net::new();
-    let mut followed = net.follow(&["10.20.1.1"]);
-    assert!(matches!(followed.unresolved("10.20.1.1"), Unresolved::NoRoute { .. }));
+    let mut followed = net.follow(&["10.20.1.1", "fd00:20::1"]);
+    for backend in ["10.20.1.1", "fd00:20::1"] {
+        assert!(matches!(followed.unresolved(backend), Unresolved::NoRoute { .. }), "{backend}");
+    }
     // Nothing to wait for.
     let start = Instant::now();
-    assert_eq!(followed.next_hops.wait_resolved(PATIENCE).len(), 1);
+    assert_eq!(followed.next_hops.wait_resolved(PATIENCE).len(), 2);
     assert!(start.elapsed() < PROMPT);
     net.here.ip("route add 10.20.0.0/16 via 10.9.0.254");
     followed.resolved("10.20.1.1", "10.9.0.254");
@@ -275,6 +277,34 @@ fn a_route_to_another_port_is_told_with_that_port() {
     let hop = followed.resolved("10.20.1.1", "10.10.0.254");
     assert_eq!((hop.interface, hop.destination), (second, WB));
     assert_eq!(hop.preferred_source, Some(ip("10.10.0.1")));
+}
+
+#[test]
+fn each_backend_keeps_to_one_path_of_a_multipath_route_and_leaves_it_when_it_is_gone() {
+    lab_or_skip!();
+    let net = Net::new();
+    let second = net.second_pair();
+    net.here.ip("route add 10.20.0.0/16 nexthop via 10.9.0.254 dev va nexthop via 10.10.0.254 dev wa");
+    let backends: Vec<IpAddr> = (1..=100).map(|n| ip(&format!("10.20.0.{n}"))).collect();
+    let followed = net.follow_by(&[net.port, second], backends);
+    assert_eq!(followed.next_hops.wait_resolved(PATIENCE), []);
+    let ports = || {
+        let answers = followed.next_hops.current().into_values();
+        answers.map(|answer| answer.map_or(0, |hop| hop.interface)).collect::<Vec<_>>()
+    };
+    let before = ports();
+    assert!(before.contains(&net.port) && before.contains(&second), "{before:?}");
+    // Something else changes: all routes are looked up again, to the same effect.
+    followed.calls.try_iter().for_each(drop);
+    net.here.ip("addr add 10.11.0.1/24 dev lo");
+    assert!(followed.calls.recv_timeout(Duration::from_millis(300)).is_err());
+    assert_eq!(ports(), before);
+    net.here.ip("link set wa down");
+    let deadline = Instant::now() + PROMPT;
+    while ports() != [net.port; 100] {
+        assert!(Instant::now() < deadline, "{:?}", followed.next_hops.current());
+        let _ = followed.calls.recv_timeout(PROMPT);
+    }
 }
 
 #[test]
@@ -352,25 +382,26 @@ fn a_backend_that_disappears_comes_back_with_another_mac_address() {
 
 #[test]
 fn thousands_of_backends_behind_a_gateway_are_a_few_calls() {
+    const BACKENDS: usize = 10_000;
     lab_or_skip!();
     let net = Net::new();
     net.there.ip("addr add 10.9.0.253/24 dev vb");
     net.here.ip("route add 10.20.0.0/16 via 10.9.0.254");
     let backends: Vec<IpAddr> =
-        (0..2_000).map(|n| ip(&format!("10.20.{}.{}", n / 250, n % 250 + 1))).collect();
+        (0..BACKENDS).map(|n| ip(&format!("10.20.{}.{}", n / 250, n % 250 + 1))).collect();
     let followed = net.follow_by(&[net.port], backends.clone());
     assert_eq!(followed.next_hops.wait_resolved(PATIENCE), []);
     let calls: Vec<_> = followed.calls.try_iter().collect();
-    assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [2_000]);
+    assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [BACKENDS]);
 
     net.here.ip("route replace 10.20.0.0/16 via 10.9.0.253");
     let (mut told, mut calls) = (0, 0);
     while told < backends.len() {
-        let changes = followed.calls.recv_timeout(PROMPT).unwrap();
+        let changes = followed.calls.recv_timeout(PATIENCE).unwrap();
         assert!(changes.iter().all(|one| one.next_hop.as_ref().unwrap().address == ip("10.9.0.253")));
         (told, calls) = (told + changes.len(), calls + 1);
     }
-    assert!(told == 2_000 && calls <= 2, "{told} changes in {calls} calls");
+    assert!(told == BACKENDS && calls <= 2, "{told} changes in {calls} calls");
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub enum StartError {
         /// Address of the backend.
         backend: IpAddr,
         /// What the kernel says.
-        source: Unresolved,
+        source: Box<Unresolved>,
     },
     /// A backend that is this host.
     #[error(

@@ -77,7 +77,9 @@ fn direct_port(
             };
             return Err(not_a_neighbour(service, backend, links, route));
         }
-        Err(other) => return Err(StartError::Unroutable { service, backend, source: other.clone() }),
+        Err(other) => {
+            return Err(StartError::Unroutable { service, backend, source: Box::new(other.clone()) });
+        }
     };
     let index = links.iter().position(|link| link.index == interface).expect("next hops leave by a port");
     let name = &links[index].name;

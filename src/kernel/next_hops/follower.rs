@@ -165,6 +165,7 @@ impl<F: FnMut(&[Change]) + Send + 'static> Follower<F> {
                 tracing::error!("the next hops of the backends may be out of date: {error}");
                 self.look_up_at = Some(now + TRY_AGAIN_AFTER);
             }
+            self.rested_at = Instant::now() + PAUSE_PER_LOOKUP * now.elapsed();
             self.tell_at = Some(now);
         }
         if self.tell_at.is_some_and(|at| now >= at) {
@@ -187,7 +188,6 @@ impl<F: FnMut(&[Change]) + Send + 'static> Follower<F> {
 
     /// Reads what was lost, looks up the routes that may have changed, and follows the neighbours that they lead to.
     fn look_up(&mut self) -> Result<(), NextHopError> {
-        let start = Instant::now();
         if self.lost {
             self.links.read(&mut self.netlink).map_err(NextHopError::of("RTM_GETLINK dump"))?;
             self.neighbours.read().map_err(NextHopError::of("RTM_GETNEIGH dump"))?;
@@ -214,8 +214,6 @@ impl<F: FnMut(&[Change]) + Send + 'static> Follower<F> {
             set.map_err(NextHopError::of("RTM_GETNEIGH dump"))?;
             self.followed = neighbours;
         }
-        let took = start.elapsed();
-        self.rested_at = Instant::now() + PAUSE_PER_LOOKUP * took;
         Ok(())
     }
 
@@ -235,6 +233,10 @@ impl<F: FnMut(&[Change]) + Send + 'static> Follower<F> {
     }
 
     fn ask(&mut self, now: Instant) {
+        // What is believed of the entries may be wrong; a question would turn one that is permanent into a dynamic one.
+        if self.lost {
+            return;
+        }
         match self.neighbours.ask(now) {
             Ok(false) => {}
             Ok(true) => self.tell_soon(),
