@@ -10,7 +10,7 @@ use netns::veth_pair;
 use xfwd::kernel::{
     addresses::{AddressWatcher, host_addresses},
     link::Link,
-    routes::{RouteError, RouteKind, route_to},
+    routes::{RouteError, RouteKind, Routes},
 };
 use xfwd_netns::lab_or_skip;
 
@@ -87,7 +87,7 @@ fn routes_name_interface_gateway_and_source() {
         ("fd00:9::2", None, "fd00:9::1"),
         ("fd00:20::1", Some("fd00:9::fe"), "fd00:9::1"),
     ] {
-        let route = here.enter(|| route_to(ip(destination))).unwrap();
+        let route = here.enter(|| Routes::open().unwrap().route_to(ip(destination))).unwrap();
         assert_eq!((route.kind, route.interface), (RouteKind::Unicast, interface), "{destination}");
         assert_eq!((route.gateway, route.source), (gateway.map(ip), Some(ip(source))), "{destination}");
         assert_eq!(route.next_hop(), ip(gateway.unwrap_or(destination)));
@@ -97,7 +97,11 @@ fn routes_name_interface_gateway_and_source() {
         ("fd00:9::1", RouteKind::Local),
         ("10.9.0.255", RouteKind::Broadcast),
     ] {
-        assert_eq!(here.enter(|| route_to(ip(destination))).unwrap().kind, kind, "{destination}");
+        assert_eq!(
+            here.enter(|| Routes::open().unwrap().route_to(ip(destination))).unwrap().kind,
+            kind,
+            "{destination}"
+        );
     }
 }
 
@@ -120,14 +124,14 @@ fn unroutable_addresses_are_named() {
         "fd00:40:0:2::1",
         "fd00:40:0:3::1",
     ] {
-        let error = here.enter(|| route_to(ip(destination))).unwrap_err();
+        let error = here.enter(|| Routes::open().unwrap().route_to(ip(destination))).unwrap_err();
         assert!(
             matches!(error, RouteError::Unroutable { address, .. } if address == ip(destination)),
             "{error:?}"
         );
     }
     assert_eq!(
-        here.enter(|| route_to(ip("192.0.2.1"))).unwrap_err().to_string(),
+        here.enter(|| Routes::open().unwrap().route_to(ip("192.0.2.1"))).unwrap_err().to_string(),
         "the host has no route to 192.0.2.1 (Network is unreachable (os error 101)); `ip route get 192.0.2.1` shows \
          what the kernel finds"
     );

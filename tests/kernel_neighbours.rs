@@ -1,4 +1,4 @@
-//! Neighbours across a veth pair: resolved, followed, given up.
+//! The neighbours behind next hops, across a veth pair: resolved, followed, given up.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "support/netns.rs"]
@@ -14,7 +14,7 @@ use std::{
 use netns::{Namespace, veth_pair};
 use xfwd::kernel::{
     link::Link,
-    neighbours::{NeighbourChange, NeighbourWatcher},
+    next_hops::{Change, NextHops, Unresolved},
 };
 use xfwd_netns::lab_or_skip;
 
@@ -42,24 +42,25 @@ fn lab() -> (Namespace, Namespace, u32) {
     (here, there, index)
 }
 
-fn follow(
-    namespace: &Namespace,
-    interface: u32,
-    addresses: &[&str],
-) -> (NeighbourWatcher, Receiver<NeighbourChange>) {
+fn follow(namespace: &Namespace, interface: u32, addresses: &[&str]) -> (NextHops, Receiver<Change>) {
     let (sender, changes) = mpsc::channel();
-    let wanted = addresses.iter().map(|address| (interface, ip(address))).collect();
-    let watcher = namespace
-        .enter(|| NeighbourWatcher::start(wanted, move |change| sender.send(change).unwrap()).unwrap());
-    (watcher, changes)
+    let wanted = addresses.iter().map(|address| ip(address)).collect();
+    let tell = move |changes: &[Change]| changes.iter().for_each(|one| sender.send(one.clone()).unwrap());
+    let next_hops = namespace.enter(|| NextHops::start(vec![interface], wanted, tell).unwrap());
+    (next_hops, changes)
 }
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn mac(changes: &Receiver<NeighbourChange>) -> Option<[u8; 6]> {
-    changes.recv_timeout(PATIENCE).unwrap().mac
+fn mac(changes: &Receiver<Change>) -> Option<[u8; 6]> {
+    changes.recv_timeout(PATIENCE).unwrap().next_hop.ok().map(|hop| hop.destination.octets())
+}
+
+/// The backends without a next hop after this time.
+fn missing(next_hops: &NextHops, after: Duration) -> Vec<IpAddr> {
+    next_hops.wait_resolved(after).into_iter().map(|(backend, _)| backend).collect()
 }
 
 fn entries(namespace: &Namespace, address: &str) -> String {
@@ -71,14 +72,16 @@ fn entries(namespace: &Namespace, address: &str) -> String {
 fn both_families_are_resolved_without_any_traffic_of_the_host() {
     lab_or_skip!();
     let (here, _there, interface) = lab();
-    let (watcher, changes) = follow(&here, interface, &["10.9.0.2", "fd00:9::2"]);
-    assert_eq!(watcher.wait_resolved(PATIENCE), []);
-    let mut told = [changes.recv_timeout(PATIENCE).unwrap(), changes.recv_timeout(PATIENCE).unwrap()];
-    told.sort_by_key(|change| change.address);
-    let change = |address| NeighbourChange { interface, address: ip(address), mac: Some(A) };
-    assert_eq!(told, [change("10.9.0.2"), change("fd00:9::2")]);
+    let (next_hops, changes) = follow(&here, interface, &["10.9.0.2", "fd00:9::2"]);
+    assert_eq!(next_hops.wait_resolved(PATIENCE), []);
+    let mut told: Vec<_> = changes
+        .try_iter()
+        .map(|change| (change.backend, change.next_hop.unwrap().destination.octets()))
+        .collect();
+    told.sort();
+    assert_eq!(told, [(ip("10.9.0.2"), A), (ip("fd00:9::2"), A)]);
     // The entries are dynamic: nothing has to be taken back at the end.
-    drop(watcher);
+    drop(next_hops);
     for address in ["10.9.0.2", "fd00:9::2"] {
         let entry = entries(&here, address);
         assert!(entry.contains("02:00:00:00:00:0a") && !entry.contains("PERMANENT"), "{entry}");
@@ -90,7 +93,7 @@ fn both_families_are_resolved_without_any_traffic_of_the_host() {
 fn new_mac_address_is_followed_without_a_gap() {
     lab_or_skip!();
     let (here, there, interface) = lab();
-    let (_watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    let (_next_hops, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
     // No gratuitous ARP: it is found out because the kernel is asked to probe what went stale.
     there.ip("link set vb address 02:00:00:00:00:0b");
@@ -101,11 +104,11 @@ fn new_mac_address_is_followed_without_a_gap() {
 fn backend_that_stops_answering_is_given_up_and_found_again() {
     lab_or_skip!();
     let (here, there, interface) = lab();
-    let (watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    let (next_hops, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
     there.ip("addr del 10.9.0.2/24 dev vb");
     assert_eq!(mac(&changes), None);
-    assert_eq!(watcher.wait_resolved(Duration::ZERO), [(interface, ip("10.9.0.2"))]);
+    assert_eq!(missing(&next_hops, Duration::ZERO), [ip("10.9.0.2")]);
     there.ip("addr add 10.9.0.2/24 dev vb");
     assert_eq!(mac(&changes), Some(A));
 }
@@ -114,9 +117,10 @@ fn backend_that_stops_answering_is_given_up_and_found_again() {
 fn address_that_nobody_has_is_reported_as_missing() {
     lab_or_skip!();
     let (here, _there, interface) = lab();
-    let (watcher, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.77"]);
-    assert_eq!(watcher.wait_resolved(Duration::from_secs(2)), [(interface, ip("10.9.0.77"))]);
+    let (next_hops, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.77"]);
+    assert_eq!(missing(&next_hops, Duration::from_secs(2)), [ip("10.9.0.77")]);
     assert_eq!(mac(&changes), Some(A));
+    assert_eq!(mac(&changes), None);
     assert!(changes.try_recv().is_err());
 }
 
@@ -124,7 +128,7 @@ fn address_that_nobody_has_is_reported_as_missing() {
 fn flush_does_not_interrupt() {
     lab_or_skip!();
     let (here, _there, interface) = lab();
-    let (_watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    let (_next_hops, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
     here.ip("neigh flush dev va");
     assert!(changes.recv_timeout(Duration::from_secs(3)).is_err());
@@ -136,7 +140,7 @@ fn permanent_entry_is_used_as_it_is_and_stays() {
     lab_or_skip!();
     let (here, _there, interface) = lab();
     here.ip("neigh add 10.9.0.2 dev va lladdr 02:00:00:00:00:99 nud permanent");
-    let (_watcher, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.3"]);
+    let (_next_hops, changes) = follow(&here, interface, &["10.9.0.2", "10.9.0.3"]);
     assert_eq!(mac(&changes), Some([2, 0, 0, 0, 0, 0x99]));
     // One that appears later, in the middle of our own asking for it.
     here.ip("neigh replace 10.9.0.3 dev va lladdr 02:00:00:00:00:98 nud permanent");
@@ -149,15 +153,15 @@ fn permanent_entry_is_used_as_it_is_and_stays() {
 }
 
 #[test]
-fn watcher_ends_promptly_and_on_interfaces_that_are_gone() {
+fn the_thread_ends_promptly_also_on_interfaces_that_are_gone() {
     lab_or_skip!();
     let (here, _there, interface) = lab();
-    let (watcher, changes) = follow(&here, interface, &["10.9.0.2"]);
+    let (next_hops, changes) = follow(&here, interface, &["10.9.0.2"]);
     assert_eq!(mac(&changes), Some(A));
     here.ip("link del va");
-    let (missing, _) = follow(&here, interface, &["10.9.0.2"]);
-    assert_eq!(missing.wait_resolved(Duration::from_millis(100)), [(interface, ip("10.9.0.2"))]);
+    let (gone, _told) = follow(&here, interface, &["10.9.0.2"]);
+    assert!(matches!(gone.wait_resolved(PATIENCE)[..], [(_, Unresolved::NoRoute { .. })]));
     let start = Instant::now();
-    drop((watcher, missing));
+    drop((next_hops, gone));
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
 }

@@ -24,6 +24,9 @@ pub enum Requirement {
     /// XDP programs cannot be loaded.
     #[error("needs XDP with live frames (Linux 5.18 or later): {0}")]
     Xdp(String),
+    /// The kernel was built without something, or is too old for it.
+    #[error("needs a kernel with {0}")]
+    Kernel(String),
 }
 
 /// Checks, once a process and by trying, that labs work here.

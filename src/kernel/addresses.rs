@@ -86,7 +86,7 @@ impl AddressWatcher {
                 }
             }
         };
-        let watch = Watch::start("xfwd-addresses", subscription, None, on_notice)
+        let watch = Watch::start("xfwd-addresses", subscription, on_notice)
             .map_err(|source| AddressError { call: "starting the thread xfwd-addresses", source })?;
         Ok((Self { _watch: watch }, initial))
     }

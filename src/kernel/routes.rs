@@ -1,4 +1,4 @@
-//! Where the kernel would send a packet: used to find the interface and the next hop of a backend.
+//! Where the kernel would send a packet: what [`next_hops`](super::next_hops) asks for each backend.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ use std::{io, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteLwEnCapType, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 
 use super::netlink::Netlink;
@@ -43,6 +43,11 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// What is done with them.
     pub kind: RouteKind,
+    /// The largest layer 3 packet that the route allows, in bytes (`RTAX_MTU`), where it says: set by the administrator
+    /// (`ip route add … mtu 1400`) or learned by the host's own path MTU discovery. `None`: that of the interface.
+    pub mtu: Option<u32>,
+    /// Whether the kernel would put the packets into a tunnel of the route's own (`ip route add … encap …`).
+    pub encapsulates: bool,
 }
 
 impl Route {
@@ -77,31 +82,47 @@ pub enum RouteError {
     },
 }
 
-/// Asks the kernel for the route to an address, in the network namespace of the calling thread.
-///
-/// # Errors
-///
-/// [`RouteError::Unroutable`] if there is none, or if it is one of the kinds that refuse packets (unreachable,
-/// prohibit, blackhole, throw); [`RouteError::Kernel`].
-pub fn route_to(address: IpAddr) -> Result<Route, RouteError> {
-    let mut request = RouteMessage::default();
-    (request.header.address_family, request.header.destination_prefix_length) = match address {
-        IpAddr::V4(_) => (AddressFamily::Inet, 32),
-        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-    };
-    request.attributes.push(RouteAttribute::Destination(address.into()));
-    let answer = Netlink::open()
-        .and_then(|mut netlink| netlink.get(RouteNetlinkMessage::GetRoute(request)))
-        .map_err(|source| match source.raw_os_error() {
-            // A blackhole route answers EINVAL, prohibit EACCES, unreachable EHOSTUNREACH.
-            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
-                RouteError::Unroutable { address, reason: source.to_string() }
+/// The kernel's routing tables and rules, asked over one socket for any number of addresses.
+pub struct Routes {
+    netlink: Netlink,
+}
+
+impl Routes {
+    /// Opens them, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to a netlink socket.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { netlink: Netlink::open()? })
+    }
+
+    /// Asks the kernel for the route to an address.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError::Unroutable`] if there is none, or if it is one of the kinds that refuse packets (unreachable,
+    /// prohibit, blackhole, throw); [`RouteError::Kernel`].
+    pub fn route_to(&mut self, address: IpAddr) -> Result<Route, RouteError> {
+        let mut request = RouteMessage::default();
+        (request.header.address_family, request.header.destination_prefix_length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        request.attributes.push(RouteAttribute::Destination(address.into()));
+        let answer = self.netlink.get(RouteNetlinkMessage::GetRoute(request)).map_err(|source| {
+            match source.raw_os_error() {
+                // A blackhole route answers EINVAL, prohibit EACCES, unreachable EHOSTUNREACH.
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
+                    RouteError::Unroutable { address, reason: source.to_string() }
+                }
+                _ => RouteError::Kernel { address, source },
             }
-            _ => RouteError::Kernel { address, source },
         })?;
-    match answer {
-        RouteNetlinkMessage::NewRoute(message) => from_message(address, &message),
-        other => Err(nonsense(address, format!("unexpected answer {other:?}"))),
+        match answer {
+            RouteNetlinkMessage::NewRoute(message) => from_message(address, &message),
+            other => Err(nonsense(address, format!("unexpected answer {other:?}"))),
+        }
     }
 }
 
@@ -119,7 +140,7 @@ fn from_message(destination: IpAddr, message: &RouteMessage) -> Result<Route, Ro
         }
         other => RouteKind::Other(other.into()),
     };
-    let (mut interface, mut gateway, mut source) = (None, None, None);
+    let (mut interface, mut gateway, mut source, mut mtu, mut encapsulates) = (None, None, None, None, false);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
@@ -127,15 +148,24 @@ fn from_message(destination: IpAddr, message: &RouteMessage) -> Result<Route, Ro
             RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some((*address).into()),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),
             RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
+            RouteAttribute::EncapType(kind) => encapsulates = *kind != RouteLwEnCapType::None,
             _ => {}
         }
     }
     let interface =
         interface.ok_or_else(|| nonsense(destination, "the answer names no interface".to_owned()))?;
-    Ok(Route { destination, interface, gateway, source, kind })
+    Ok(Route { destination, interface, gateway, source, kind, mtu, encapsulates })
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(bytes) => Some(*bytes),
+        _ => None,
+    })
+}
+
+pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
@@ -154,7 +184,7 @@ mod tests {
     #[test]
     fn loopback_is_local() {
         let address = "127.0.0.1".parse().unwrap();
-        let route = route_to(address).unwrap();
+        let route = Routes::open().unwrap().route_to(address).unwrap();
         assert_eq!((route.kind, route.gateway, route.source), (RouteKind::Local, None, Some(address)));
         assert_eq!(route.next_hop(), address);
     }
@@ -169,6 +199,21 @@ mod tests {
         message.attributes.push(RouteAttribute::Via(RouteVia::Inet6(gateway)));
         let route = from_message(destination, &message).unwrap();
         assert_eq!((route.interface, route.next_hop()), (7, IpAddr::from(gateway)));
+    }
+
+    #[test]
+    fn route_may_have_an_mtu_and_a_tunnel_of_its_own() {
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        message.attributes.push(RouteAttribute::Oif(7));
+        let destination = "10.1.2.3".parse().unwrap();
+        let plain = from_message(destination, &message).unwrap();
+        assert_eq!((plain.mtu, plain.encapsulates), (None, false));
+        let metrics = vec![RouteMetric::Hoplimit(3), RouteMetric::Mtu(1_400)];
+        message.attributes.push(RouteAttribute::Metrics(metrics));
+        message.attributes.push(RouteAttribute::EncapType(RouteLwEnCapType::Mpls));
+        let route = from_message(destination, &message).unwrap();
+        assert_eq!((route.mtu, route.encapsulates), (Some(1_400), true));
     }
 
     #[test]

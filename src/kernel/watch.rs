@@ -1,4 +1,4 @@
-//! A thread that listens to the kernel's notifications of one kind and hands them to a closure.
+//! A thread that listens to the kernel's notifications of some kinds and hands them to a [`Listener`].
 //!
 //! The kernel drops notifications when the socket's buffer is full (ENOBUFS). A watcher must then not go on with what
 //! it believes: it is told [`Notice::Lost`], and reads the whole table again.
@@ -11,7 +11,10 @@
 use std::{
     io,
     os::fd::AsFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -43,9 +46,26 @@ pub(crate) enum Notice {
     Message(RouteNetlinkMessage),
     /// Notifications were lost, or could not be understood: read everything again.
     Lost,
-    /// All notifications that were waiting have been handed over. Told after every burst, and once a period if one was
-    /// asked for; so what is decided here rests on nothing outdated.
+    /// All notifications that were waiting have been handed over. Told after every burst, when [`Listener::due`] has
+    /// come, and after [`Watch::wake`]; so what is decided here rests on nothing outdated.
     Settled,
+}
+
+/// Who is told. A closure that needs no clock is one.
+pub(crate) trait Listener: Send + 'static {
+    /// Takes in what happened.
+    fn notice(&mut self, notice: Notice);
+
+    /// When [`Notice::Settled`] is wanted although nothing happens. It has to move on when that is told.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl<F: FnMut(Notice) + Send + 'static> Listener for F {
+    fn notice(&mut self, notice: Notice) {
+        self(notice);
+    }
 }
 
 /// A socket that already collects notifications, though no thread reads it yet.
@@ -67,36 +87,48 @@ impl Subscription {
     }
 }
 
-/// The running thread. Dropping it ends the thread and waits for it; a closure that runs at that moment is waited for.
+/// The running thread. Dropping it ends the thread and waits for it; a listener that is busy at that moment is waited
+/// for.
 pub(crate) struct Watch {
-    stop: Arc<EventFd>,
+    signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What other threads have to say to the watcher's.
+struct Signal {
+    event: EventFd,
+    stop: AtomicBool,
+}
+
 impl Watch {
-    /// Starts a thread called `name` (at most 15 characters show). `period`: how often
-    /// [`Notice::Settled`] is wanted when nothing happens.
+    /// Starts a thread called `name` (at most 15 characters show).
     pub(crate) fn start(
         name: &str,
         subscription: Subscription,
-        period: Option<Duration>,
-        on_notice: impl FnMut(Notice) + Send + 'static,
+        mut listener: impl Listener,
     ) -> io::Result<Self> {
-        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let signal = Arc::clone(&stop);
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let signal = Arc::new(Signal { event, stop: AtomicBool::new(false) });
+        let shared = Arc::clone(&signal);
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&subscription.0, &signal, period, on_notice))?;
-        Ok(Self { stop, thread: Some(thread) })
+            .spawn(move || run(&subscription.0, &shared, &mut listener))?;
+        Ok(Self { signal, thread: Some(thread) })
+    }
+
+    /// Tells the listener [`Notice::Settled`] soon, after what else waits.
+    pub(crate) fn wake(&self) {
+        // A non-blocking eventfd refuses a write only when it is already signalled 2^64 - 2 times.
+        let _ = self.signal.event.write(1);
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // A non-blocking eventfd refuses a write only when it is already signalled 2^64 - 2 times.
-        let _ = self.stop.write(1);
+        self.signal.stop.store(true, Ordering::Release);
+        self.wake();
         if let Some(thread) = self.thread.take()
-            // A closure may own its own watcher and drop it: a thread cannot wait for itself.
+            // A listener may own its own watcher and drop it: a thread cannot wait for itself.
             && thread.thread().id() != thread::current().id()
             && thread.join().is_err()
         {
@@ -105,92 +137,89 @@ impl Drop for Watch {
     }
 }
 
-fn run(socket: &Socket, stop: &EventFd, period: Option<Duration>, mut on_notice: impl FnMut(Notice)) {
+fn run(socket: &Socket, signal: &Signal, listener: &mut impl Listener) {
     let mut buffer = Vec::new();
-    let mut settle_at = period.map(|period| Instant::now() + period);
     loop {
-        let wait = settle_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let settled = match ready(socket, stop, wait) {
-            Ok(Ready::Stop) => return,
-            Ok(Ready::Notifications) => drain(socket, &mut buffer, &mut on_notice),
-            Ok(Ready::Nothing) => Ok(settle_at.is_some_and(|at| Instant::now() >= at)),
+        let due = listener.due();
+        let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let ready = ready(socket, signal, wait);
+        if signal.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let settled = match ready {
+            Ok(true) => drain(socket, &mut buffer, listener),
+            Ok(false) => Ok(due.is_some_and(|due| Instant::now() >= due)),
             Err(error) => Err(error.into()),
         };
         match settled {
-            Ok(true) => {
-                on_notice(Notice::Settled);
-                settle_at = period.map(|period| Instant::now() + period);
-            }
+            Ok(true) => listener.notice(Notice::Settled),
             Ok(false) => {}
             Err(error) => {
                 tracing::error!("waiting for notifications of the kernel: {error}");
-                if pause(stop, PAUSE_AFTER_ERROR) {
+                if pause(signal, PAUSE_AFTER_ERROR) {
                     return;
                 }
-                on_notice(Notice::Lost);
+                listener.notice(Notice::Lost);
             }
         }
     }
 }
 
 /// Hands over what waits, up to [`DATAGRAMS_A_ROUND`]. `false`: there may be more.
-fn drain(socket: &Socket, buffer: &mut Vec<u8>, on_notice: &mut impl FnMut(Notice)) -> io::Result<bool> {
+fn drain(socket: &Socket, buffer: &mut Vec<u8>, listener: &mut impl Listener) -> io::Result<bool> {
     for _ in 0..DATAGRAMS_A_ROUND {
         match receive_datagram(socket, buffer) {
-            Ok(()) => hand_over(buffer, on_notice),
+            Ok(()) => hand_over(buffer, listener),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => on_notice(Notice::Lost),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => listener.notice(Notice::Lost),
             Err(error) => return Err(error),
         }
     }
     Ok(false)
 }
 
-fn hand_over(datagram: &[u8], on_notice: &mut impl FnMut(Notice)) {
+fn hand_over(datagram: &[u8], listener: &mut impl Listener) {
     for message in messages(datagram, None) {
         match message.map(|message| message.payload) {
-            Ok(NetlinkPayload::InnerMessage(message)) => on_notice(Notice::Message(message)),
-            Ok(NetlinkPayload::Overrun(_)) => on_notice(Notice::Lost),
+            Ok(NetlinkPayload::InnerMessage(message)) => listener.notice(Notice::Message(message)),
+            Ok(NetlinkPayload::Overrun(_)) => listener.notice(Notice::Lost),
             Ok(_) => {}
             Err(error) => {
                 tracing::debug!("netlink: a notification was not understood: {error}");
-                on_notice(Notice::Lost);
+                listener.notice(Notice::Lost);
             }
         }
     }
 }
 
-enum Ready {
-    Stop,
-    Notifications,
-    Nothing,
-}
-
-fn ready(socket: &Socket, stop: &EventFd, wait: Option<Duration>) -> Result<Ready, Errno> {
+/// Waits for notifications, a signal, or the time. `true`: for one of the first two.
+fn ready(socket: &Socket, signal: &Signal, wait: Option<Duration>) -> Result<bool, Errno> {
     // Rounded up, so that a wait of less than a millisecond does not spin.
     let timeout = wait.map_or(PollTimeout::NONE, |wait| {
         PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX)
     });
-    let mut descriptors =
-        [PollFd::new(stop.as_fd(), PollFlags::POLLIN), PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let mut descriptors = [
+        PollFd::new(signal.event.as_fd(), PollFlags::POLLIN),
+        PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+    ];
     match poll(&mut descriptors, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(error) => return Err(error),
     }
     // `any` also sees POLLERR, which is how a socket tells an overrun.
-    let [stopped, readable] = descriptors.map(|descriptor| descriptor.any() == Some(true));
-    Ok(if stopped {
-        Ready::Stop
-    } else if readable {
-        Ready::Notifications
-    } else {
-        Ready::Nothing
-    })
+    let [signalled, readable] = descriptors.map(|descriptor| descriptor.any() == Some(true));
+    if signalled {
+        // Takes the signal back; it cannot fail, as nobody else reads.
+        let _ = signal.event.read();
+    }
+    Ok(signalled || readable)
 }
 
 /// Waits, and says whether the watcher was stopped meanwhile.
-fn pause(stop: &EventFd, time: Duration) -> bool {
-    let mut descriptors = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+fn pause(signal: &Signal, time: Duration) -> bool {
+    let mut descriptors = [PollFd::new(signal.event.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(time.as_millis()).unwrap_or(PollTimeout::MAX);
-    matches!(poll(&mut descriptors, timeout), Ok(ready) if ready > 0)
+    // The time is kept by poll; an error of it only shortens the pause.
+    let _ = poll(&mut descriptors, timeout);
+    signal.stop.load(Ordering::Acquire)
 }

@@ -10,8 +10,7 @@ use crate::kernel::capabilities::MissingCapabilities;
 use crate::kernel::deny::StartDenyError;
 use crate::kernel::filter::PlanError;
 use crate::kernel::link::LinkError;
-use crate::kernel::neighbours::NeighbourError;
-use crate::kernel::routes::RouteError;
+use crate::kernel::next_hops::{NextHopError, Unresolved};
 use crate::kernel::xdp::XdpError;
 use crate::port::xsk::{BindError, MAX_PORTS};
 use crate::stages::balance::maglev::TableError;
@@ -65,7 +64,7 @@ pub enum StartError {
         /// Address of the backend.
         backend: IpAddr,
         /// What the kernel says.
-        source: RouteError,
+        source: Box<Unresolved>,
     },
     /// A backend that is this host.
     #[error(
@@ -111,9 +110,9 @@ pub enum StartError {
     /// The host's addresses could not be read.
     #[error(transparent)]
     Addresses(#[from] AddressError),
-    /// The neighbour table could not be read.
+    /// The kernel's routes, interfaces or neighbours could not be read.
     #[error(transparent)]
-    Neighbours(#[from] NeighbourError),
+    NextHops(#[from] NextHopError),
     /// The sockets could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -1,6 +1,6 @@
 //! From the config's plan to what each room needs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::StartError;
@@ -8,7 +8,7 @@ use crate::config::{Forward, Plan, Service, StageKind};
 use crate::kernel;
 use crate::kernel::filter::{KernelPlan, Place, PlanError, WhyWorker};
 use crate::kernel::link::Link;
-use crate::kernel::routes::{Route, RouteKind, route_to};
+use crate::kernel::next_hops::{Answer, Unresolved};
 use crate::kernel::xdp::{Steering, service_key};
 use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
@@ -40,21 +40,20 @@ pub(super) struct Egress {
     pub source: MacAddress,
 }
 
-/// Asks the kernel's routing table for every backend.
+/// The port of every backend, by what the kernel says of its next hop.
 ///
 /// # Errors
 ///
 /// [`StartError`] for a backend that is not on the link of one of `links`, naming service and backend.
-pub(super) fn egress(plan: &Plan, links: &[Link]) -> Result<HashMap<IpAddr, Egress>, StartError> {
+pub(super) fn egress(
+    plan: &Plan,
+    links: &[Link],
+    next_hops: &BTreeMap<IpAddr, Answer>,
+) -> Result<HashMap<IpAddr, Egress>, StartError> {
     let mut egress = HashMap::new();
     for service in plan.services.iter().filter(|service| is_served(service)) {
         for backend in &service.backends {
-            let route = route_to(backend.address).map_err(|source| StartError::Unroutable {
-                service: service.name.clone(),
-                backend: backend.address,
-                source,
-            })?;
-            let port = direct_port(service, &route, links)?;
+            let port = direct_port(service, backend.address, &next_hops[&backend.address], links)?;
             egress.insert(backend.address, port);
         }
     }
@@ -62,29 +61,44 @@ pub(super) fn egress(plan: &Plan, links: &[Link]) -> Result<HashMap<IpAddr, Egre
 }
 
 /// Direct server return rewrites nothing but MAC addresses, so the backend must be a neighbour.
-fn direct_port(service: &Service, route: &Route, links: &[Link]) -> Result<Egress, StartError> {
-    let position = links.iter().position(|link| link.index == route.interface);
-    if route.kind == RouteKind::Local {
-        return Err(StartError::OwnAddress { service: service.name.clone(), backend: route.destination });
-    }
-    match (position, route.gateway) {
-        (Some(index), None) => Ok(Egress {
-            port: index as PortIndex,
-            interface: route.interface,
-            source: MacAddress(links[index].mac),
-        }),
-        (_, gateway) => Err(StartError::NotANeighbour {
-            service: service.name.clone(),
-            backend: route.destination,
-            interfaces: links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", "),
-            route: match (gateway, Link::by_index(route.interface)) {
-                (Some(gateway), Ok(link)) => format!("via {gateway} on {}", link.name),
-                (Some(gateway), Err(_)) => format!("via {gateway}"),
-                (None, Ok(link)) => format!("by {}", link.name),
-                (None, Err(_)) => format!("by interface {}", route.interface),
-            },
-        }),
-    }
+fn direct_port(
+    service: &Service,
+    backend: IpAddr,
+    next_hop: &Answer,
+    links: &[Link],
+) -> Result<Egress, StartError> {
+    let service = service.name.clone();
+    let (interface, vlan, address) = match next_hop {
+        Ok(hop) => (hop.interface, hop.vlan, hop.address),
+        Err(Unresolved::NoNeighbour { interface, vlan, address, .. }) => (*interface, *vlan, *address),
+        Err(Unresolved::OwnAddress) => return Err(StartError::OwnAddress { service, backend }),
+        Err(Unresolved::OtherInterface { name, via }) => {
+            let route = match via {
+                Some(gateway) => format!("via {gateway} on {name}"),
+                None => format!("by {name}"),
+            };
+            return Err(not_a_neighbour(service, backend, links, route));
+        }
+        Err(other) => {
+            return Err(StartError::Unroutable { service, backend, source: Box::new(other.clone()) });
+        }
+    };
+    let index = links.iter().position(|link| link.index == interface).expect("next hops leave by a port");
+    let name = &links[index].name;
+    let route = match vlan {
+        None if address == backend => {
+            let source = MacAddress(links[index].mac);
+            return Ok(Egress { port: index as PortIndex, interface, source });
+        }
+        None => format!("via {address} on {name}"),
+        Some(vlan) => format!("by VLAN {vlan} of {name}"),
+    };
+    Err(not_a_neighbour(service, backend, links, route))
+}
+
+fn not_a_neighbour(service: String, backend: IpAddr, links: &[Link], route: String) -> StartError {
+    let interfaces = links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
+    StartError::NotANeighbour { service, backend, interfaces, route }
 }
 
 /// Whether the stage can do what the service asks for yet.

@@ -15,7 +15,7 @@ use crate::config::StageKind;
 use crate::kernel::addresses::AddressWatcher;
 use crate::kernel::deny::{DenyList, DenyThread};
 use crate::kernel::link::{Link, LinkWatcher};
-use crate::kernel::neighbours::NeighbourWatcher;
+use crate::kernel::next_hops::NextHops;
 use crate::kernel::xdp::XdpProgram;
 use crate::packet::MacAddress;
 use crate::port::PortError;
@@ -68,7 +68,7 @@ pub struct Running {
     pub(super) filter: Option<FilterControl>,
     pub(super) deny: DenyThread,
     pub(super) balance: Option<Arc<BalanceControl>>,
-    pub(super) neighbours: Option<NeighbourWatcher>,
+    pub(super) next_hops: Option<NextHops>,
     pub(super) addresses: Option<AddressWatcher>,
     pub(super) link_watcher: Option<LinkWatcher>,
     /// Names of interfaces that are gone.
@@ -197,7 +197,7 @@ impl Running {
         }
         // Before the workers, who take in what these have to tell.
         self.deny.stop();
-        self.neighbours = None;
+        self.next_hops = None;
         self.addresses = None;
         self.link_watcher = None;
         for slot in &self.workers {

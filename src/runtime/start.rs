@@ -1,12 +1,13 @@
 //! Starting a run, in an order in which a failure leaves nothing behind.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::events::{self, EventSender};
-use super::plan::Controls;
+use super::plan::{Controls, Egress};
 use super::running::{Event, Running, Socket, WorkerSlot};
 use super::{StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
@@ -16,9 +17,8 @@ use crate::kernel::deny::{DenyTable, DenyThread};
 use crate::kernel::features::Feature;
 use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
-use crate::kernel::neighbours::NeighbourWatcher;
+use crate::kernel::next_hops::{Change, NextHops};
 use crate::kernel::xdp::{XdpMode, XdpProgram};
-use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, Stage};
 use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
 use crate::stages::balance::BalanceControl;
@@ -85,7 +85,9 @@ pub fn start_with<S: Stage + 'static>(
     let mut warnings = Vec::new();
     let cores = cores(options, &mut warnings)?;
     let links = look(options, plan, &mut warnings)?;
-    let egress = plans::egress(plan, &links)?;
+    let tell = Arc::new(Mutex::new(Tell::Later(Vec::new())));
+    let next_hops = follow_next_hops(plan, &links, Arc::clone(&tell))?;
+    let egress = plans::egress(plan, &links, &next_hops.current())?;
     let kernel = plans::kernel_plan(plan)?;
     let mut controls = Controls {
         filter: plans::filter(plan, &kernel),
@@ -125,7 +127,7 @@ pub fn start_with<S: Stage + 'static>(
         filter: controls.filter,
         deny,
         balance: balance.clone(),
-        neighbours: None,
+        next_hops: None,
         addresses: None,
         link_watcher: None,
         removed: Arc::default(),
@@ -133,13 +135,12 @@ pub fn start_with<S: Stage + 'static>(
     };
     // From here on `running` takes down again what has been set up, if something fails.
     if let Some(control) = balance {
-        let wanted = egress.iter().map(|(address, egress)| (egress.interface, *address)).collect();
-        let watcher = watch_neighbours(wanted, control, events.clone())?;
-        let missing = watcher.wait_resolved(NEIGHBOUR_PATIENCE);
-        running.warnings.extend(missing.iter().map(|(_, address)| {
+        lock(&tell).now(control, egress, events.clone());
+        let missing = next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
+        running.warnings.extend(missing.iter().map(|(address, _)| {
             format!("backend {address} does not answer ARP or neighbour discovery yet: packets for it are dropped until it does")
         }));
-        running.neighbours = Some(watcher);
+        running.next_hops = Some(next_hops);
     }
     running.link_watcher = Some(watch_links(&links, Arc::clone(&running.removed), events)?);
     if plan.dataplane.steer == Steer::All {
@@ -312,22 +313,66 @@ fn start_workers<S: Stage + 'static>(
     Ok(workers)
 }
 
-fn watch_neighbours(
-    wanted: Vec<(u32, IpAddr)>,
+fn follow_next_hops(plan: &Plan, links: &[Link], tell: Arc<Mutex<Tell>>) -> Result<NextHops, StartError> {
+    let ports = links.iter().map(|link| link.index).collect();
+    let backends = plan.services.iter().flat_map(|service| &service.backends);
+    let wanted = backends.map(|backend| backend.address).collect();
+    Ok(NextHops::start(ports, wanted, move |changes| lock(&tell).changed(changes))?)
+}
+
+fn lock(tell: &Mutex<Tell>) -> MutexGuard<'_, Tell> {
+    tell.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Next hops are known before there are workers to be told.
+enum Tell {
+    Later(Vec<Change>),
+    Now(Box<Told>),
+}
+
+struct Told {
     control: Arc<BalanceControl>,
+    egress: HashMap<IpAddr, Egress>,
+    /// Backends with a MAC address.
+    resolved: HashSet<IpAddr>,
     events: EventSender,
-) -> Result<NeighbourWatcher, StartError> {
-    let on_change = move |change: crate::kernel::neighbours::NeighbourChange| {
-        let mac = change.mac.map(MacAddress);
-        if !control.set_neighbour(change.address, mac) {
-            tracing::error!(
-                "a worker did not take in the new MAC address of {} within a second",
-                change.address
-            );
+}
+
+impl Tell {
+    fn now(&mut self, control: Arc<BalanceControl>, egress: HashMap<IpAddr, Egress>, events: EventSender) {
+        let told = Told { control, egress, resolved: HashSet::new(), events };
+        if let Self::Later(changes) = std::mem::replace(self, Self::Now(Box::new(told))) {
+            self.changed(&changes);
         }
-        events.send(Event::Neighbour { address: change.address, mac });
-    };
-    Ok(NeighbourWatcher::start(wanted, on_change)?)
+    }
+
+    fn changed(&mut self, changes: &[Change]) {
+        match self {
+            Self::Later(waiting) => waiting.extend_from_slice(changes),
+            Self::Now(told) => changes.iter().for_each(|change| told.changed(change)),
+        }
+    }
+}
+
+impl Told {
+    fn changed(&mut self, Change { backend, next_hop }: &Change) {
+        // The port was chosen at the start; a backend that is no longer a neighbour there has no MAC address.
+        let direct = next_hop.as_ref().ok().filter(|hop| {
+            hop.address == *backend && hop.vlan.is_none() && hop.interface == self.egress[backend].interface
+        });
+        let mac = direct.map(|hop| hop.destination);
+        let was_resolved = match mac {
+            Some(_) => !self.resolved.insert(*backend),
+            None => self.resolved.remove(backend),
+        };
+        if mac.is_none() && !was_resolved {
+            return;
+        }
+        if !self.control.set_neighbour(*backend, mac) {
+            tracing::error!("a worker did not take in the new MAC address of {backend} within a second");
+        }
+        self.events.send(Event::Neighbour { address: *backend, mac });
+    }
 }
 
 fn watch_links(

@@ -35,6 +35,11 @@ impl Namespace {
         self.inner.ip(words.split(' ')).expect(words);
     }
 
+    /// The same for what this kernel may not have.
+    pub fn try_ip(&self, words: &str) -> xfwd_netns::Result<()> {
+        self.inner.ip(words.split(' ')).map(drop)
+    }
+
     /// Runs many `ip` commands in one process.
     pub fn ip_batch(&self, commands: impl Iterator<Item = String>) {
         let mut child = Command::new("ip")

@@ -66,7 +66,7 @@ impl LinkWatcher {
         if let Some(index) = indices.iter().find(|index| !known.links.contains_key(index)) {
             return Err(LinkError::Vanished { index: *index });
         }
-        let watch = Watch::start("xfwd-links", subscription, None, move |notice| known.notice(notice))
+        let watch = Watch::start("xfwd-links", subscription, move |notice: Notice| known.notice(notice))
             .map_err(failed("starting the thread xfwd-links"))?;
         Ok(Self { _watch: watch })
     }
