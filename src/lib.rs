@@ -1,6 +1,7 @@
 //! AF_XDP packet processing: a framework, and the functions that ship with it.
 
 pub mod config;
+pub mod health;
 pub mod kernel;
 pub mod packet;
 pub mod pipeline;
