@@ -56,7 +56,7 @@ impl Commands {
 }
 
 /// Runs a command.
-pub(super) struct Run {
+pub(in crate::health) struct Run {
     program: String,
     arguments: Vec<String>,
     environment: [(&'static str, String); 3],

@@ -68,7 +68,7 @@ impl Family {
 }
 
 /// Sends an echo request and waits for the reply.
-pub(super) struct Echo {
+pub(in crate::health) struct Echo {
     address: IpAddr,
     socket: Arc<Socket>,
 }
@@ -91,7 +91,7 @@ impl Echo {
 }
 
 /// A raw socket, and who waits for what on it.
-pub(super) struct Socket {
+pub(in crate::health) struct Socket {
     /// A raw socket in fact: `sendto` and `recvfrom` with an IP address are all that the type stands for.
     socket: UdpSocket,
     family: Family,

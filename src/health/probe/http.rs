@@ -20,7 +20,7 @@ use crate::health::HealthCheck;
 const LONGEST_HEAD_BYTES: usize = 64 * 1024;
 
 /// Sends a GET, in clear or over TLS.
-pub(super) struct Http {
+pub(in crate::health) struct Http {
     to: SocketAddr,
     tls: Option<tls::Tls>,
     request: Request<String>,

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::{Answer, within};
 
 /// Opens a connection.
-pub(super) struct Tcp {
+pub(in crate::health) struct Tcp {
     pub to: SocketAddr,
 }
 

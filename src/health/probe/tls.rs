@@ -25,11 +25,23 @@ use tokio_rustls::{
 use super::{Answer, tcp, within};
 use crate::health::HealthError;
 
+/// The host of `host:port` or `[address]:port`, if a port is there.
+fn without_port(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    match host.split_once(':') {
+        // A second colon: an IPv6 address without brackets.
+        Some((name, port)) if !port.contains(':') => name,
+        _ => host,
+    }
+}
+
 /// How handshakes are made; cheap to clone.
 pub(super) type Connector = Arc<ClientConfig>;
 
 /// Makes a handshake.
-pub(super) struct Tls {
+pub(in crate::health) struct Tls {
     to: SocketAddr,
     name: ServerName<'static>,
     connector: TlsConnector,
@@ -44,17 +56,8 @@ impl Tls {
     pub(super) fn new(to: SocketAddr, host: Option<&str>, connector: Connector) -> Result<Self, String> {
         let name = match host {
             None => ServerName::from(to.ip()),
-            Some(host) => {
-                let bare = host.rsplit_once(':').map_or(host, |(bare, port)| {
-                    if port.bytes().all(|digit| digit.is_ascii_digit()) && !bare.contains(':') {
-                        bare
-                    } else {
-                        host
-                    }
-                });
-                ServerName::try_from(bare.trim_matches(['[', ']']).to_owned())
-                    .map_err(|_| format!("`{host}` is not a host name"))?
-            }
+            Some(host) => ServerName::try_from(without_port(host).to_owned())
+                .map_err(|_| format!("`{host}` is not a host name"))?,
         };
         Ok(Self { to, name, connector: TlsConnector::from(connector) })
     }
@@ -78,7 +81,7 @@ impl Tls {
 
 /// What certificates are judged by.
 #[derive(Default)]
-pub(super) struct Trust {
+pub(in crate::health) struct Trust {
     unverified: OnceLock<Connector>,
     verifying: OnceLock<Connector>,
 }
@@ -168,5 +171,68 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../tests/support/tls_server.rs"]
+mod tls_server;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        tls_server::{Behaviour, TlsServer},
+        *,
+    };
+
+    #[test]
+    fn port_of_a_host_does_not_belong_to_its_name() {
+        for host in ["backend.test", "backend.test:8443"] {
+            assert_eq!(without_port(host), "backend.test");
+        }
+        for host in ["::1", "[::1]", "[::1]:443"] {
+            assert_eq!(without_port(host), "::1");
+        }
+    }
+
+    fn handshake(server: &TlsServer, host: Option<&str>, roots: &[&TlsServer]) -> Answer {
+        let mut trusted = RootCertStore::empty();
+        for root in roots {
+            trusted.add(root.certificate().clone()).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let tls = Tls::new(server.address(), host, trusting(trusted)).unwrap();
+            tls.run(Instant::now() + Duration::from_secs(10)).await
+        })
+    }
+
+    #[test]
+    fn trusted_certificate_with_the_name_is_good() {
+        let server = TlsServer::start(&["backend.test"], Behaviour::Handshake);
+        assert_eq!(
+            handshake(&server, Some("backend.test"), &[&server]),
+            Ok("TLS handshake done (TLSv1_3)".to_owned())
+        );
+        assert_eq!(server.next_name().as_deref(), Some("backend.test"));
+    }
+
+    #[test]
+    fn address_is_the_name_where_no_host_is_given() {
+        let server = TlsServer::start(&["127.0.0.1"], Behaviour::Handshake);
+        assert!(handshake(&server, None, &[&server]).is_ok());
+        assert_eq!(server.next_name(), None);
+    }
+
+    #[test]
+    fn certificate_of_somebody_else_is_refused() {
+        let server = TlsServer::start(&["backend.test"], Behaviour::Handshake);
+        let other = TlsServer::start(&["backend.test"], Behaviour::Handshake);
+        let reason = handshake(&server, Some("other.test"), &[&server]).unwrap_err();
+        assert!(reason.contains("other.test"), "{reason}");
+        let reason = handshake(&server, Some("backend.test"), &[&other]).unwrap_err();
+        assert!(reason.contains("invalid peer certificate"), "{reason}");
     }
 }
