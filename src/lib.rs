@@ -2,6 +2,7 @@
 
 pub mod config;
 mod hints;
+pub mod health;
 pub mod kernel;
 pub mod packet;
 pub mod pipeline;

@@ -1,0 +1,64 @@
+//! A thousand targets.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use xfwd::health::{Condition, HealthKind};
+
+use crate::{PATIENCE, server, start, target, wait};
+
+#[test]
+fn checks_of_a_thousand_targets_are_spread_over_the_interval() {
+    const TARGETS: usize = 1000;
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let (sender, accepted) = mpsc::channel();
+    let to = server("127.0.0.1", move |_| {
+        let _ = sender.send(Instant::now());
+    });
+    let targets = (0..TARGETS).map(|id| {
+        let mut target = target(HealthKind::Tcp, to);
+        target.id = id as u64;
+        target.check.interval = INTERVAL;
+        target
+    });
+    let (health, changes) = start(targets.collect());
+    // Two rounds: every target is checked once in each.
+    let times: Vec<Instant> = (0..2 * TARGETS).map(|_| accepted.recv_timeout(PATIENCE).unwrap()).collect();
+    let took = times[2 * TARGETS - 1] - times[0];
+    assert!((INTERVAL * 3 / 2..INTERVAL * 4).contains(&took), "{took:?}");
+    // Not at once: no tenth of the interval sees more than three tenths of the checks.
+    let burst = TARGETS * 3 / 10;
+    assert!(times.windows(burst).all(|burst| burst[burst.len() - 1] - burst[0] > INTERVAL / 10));
+
+    let told: Vec<Condition> = changes.iter().take(TARGETS).map(|change| change.to).collect();
+    assert_eq!(told, [Condition::Up; TARGETS]);
+    wait("two rounds", || health.status().iter().all(|status| status.checks >= 2));
+    assert!(health.status().iter().all(|status| status.failed == 0 && status.last_good == Some(true)));
+}
+
+#[test]
+fn silent_targets_do_not_hold_up_the_others() {
+    let (sender, accepted) = mpsc::channel();
+    let to = server("127.0.0.1", move |_| {
+        let _ = sender.send(());
+    });
+    let silent = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent = silent.local_addr().map(SocketAddr::from).unwrap();
+    let targets = (0..300).map(|id| {
+        let mut target =
+            if id % 2 == 0 { target(HealthKind::Tcp, to) } else { target(HealthKind::Http, silent) };
+        target.id = id;
+        target.check.interval = Duration::from_millis(500);
+        target.check.timeout = Duration::from_secs(60);
+        target
+    });
+    let (health, _changes) = start(targets.collect());
+    for _ in 0..3 * 150 {
+        accepted.recv_timeout(PATIENCE).unwrap();
+    }
+    let unknown = health.status().iter().filter(|status| status.condition == Condition::Unknown).count();
+    assert_eq!(unknown, 150);
+}
