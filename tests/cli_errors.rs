@@ -162,7 +162,7 @@ fn config_that_may_not_be_read_is_named() {
 
 #[test]
 fn config_errors_point_at_the_place_and_say_what_would_be_right() {
-    let cases = [
+    let cases: [(&str, &str); 11] = [
         (
             "",
             "error: there is nothing to do
@@ -196,7 +196,7 @@ fn config_errors_point_at_the_place_and_say_what_would_be_right() {
         (
             "[[service]]\nname = \"web\"\nvip = \"198.18.10.1\"\nprotocol = \"tcp\"\nport = 80\nforward = \"dsr\"\n\
              backend = []\n",
-            "error: the service has no backend
+            "error: service `web` has no backend
  --> CONFIG:7:11
   |
 7 | backend = []
@@ -209,11 +209,69 @@ fn config_errors_point_at_the_place_and_say_what_would_be_right() {
              [[service.backend]]\naddress = \"198.18.0.11\"\n\
              [[service]]\nname = \"too\"\nvip = \"198.18.10.1\"\nprotocol = \"tcp\"\nport = 80\nforward = \"dsr\"\n\
              [[service.backend]]\naddress = \"198.18.0.12\"\n",
-            "error: two services have the address 198.18.10.1, tcp port 80
+            "error: services `web` and `too` both take tcp 198.18.10.1 port 80
   --> CONFIG:11:7
    |
 11 | vip = \"198.18.10.1\"
    |       ^^^^^^^^^^^^^ the first is in line 3",
+        ),
+        (
+            &service("198.18.10.1"),
+            "error: backend 198.18.10.1 of service `web` is also a VIP
+ --> CONFIG:8:11
+  |
+8 | address = \"198.18.10.1\"
+  |           ^^^^^^^^^^^^^ service `web` has 198.18.10.1
+  |
+  = help: give the server's own address: packets for a VIP come back to the balancer",
+        ),
+        (
+            &service("2001:db8::11"),
+            "error: backend 2001:db8::11 of the IPv4 service `web` is an IPv6 address
+ --> CONFIG:8:11
+  |
+8 | address = \"2001:db8::11\"
+  |           ^^^^^^^^^^^^^^ `forward = \"dsr\"` needs an IPv4 address
+  |
+  = help: `forward = \"ipip\"` and `\"gue\"` carry either family to either",
+        ),
+        (
+            &(service("198.18.0.11") + "weight = 0\n"),
+            "error: no backend of service `web` gets flows
+ --> CONFIG:3:7
+  |
+3 | vip = \"198.18.10.1\"
+  |       ^^^^^^^^^^^^^ each has `weight = 0`, or its `state` is `drain` or `down`
+  |
+  = help: leave the service out, or give one backend a weight",
+        ),
+        (
+            &(service("198.18.0.11").replace("dsr", "nat") + "[nat]\naddresses = [\"198.18.0.2\"]\nports = \"40000-40009\"\n"),
+            "error: the port pool of `[nat]` is too small
+  --> CONFIG:11:9
+   |
+11 | ports = \"40000-40009\"
+   |         ^^^^^^^^^^^^^ 10 ports; each worker needs 64
+   |
+   = help: the default is `ports = \"32768-65535\"`",
+        ),
+        (
+            &(service("198.18.0.11") + "port = 8080\n[service.health]\ntype = \"tcp\"\ntimeout = \"5s\"\n"),
+            "error: backend 198.18.0.11 of service `web` has a `port`
+ --> CONFIG:9:8
+  |
+9 | port = 8080
+  |        ^^^^ `forward = \"dsr\"` leaves the port as it is
+  |
+  = help: remove it, or use `forward = \"nat\"`
+
+error: the health check of service `web` takes longer than its interval
+  --> CONFIG:12:11
+   |
+12 | timeout = \"5s\"
+   |           ^^^^ `timeout` is 5s, `interval` 2s
+   |
+   = help: a try must have ended when the next begins",
         ),
     ];
     for (config, says) in cases {

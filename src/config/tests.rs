@@ -833,7 +833,11 @@ fn steering_follows_from_services_and_stages() {
 #[test]
 fn shipped_examples_are_valid_and_without_warnings() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for (file, stages) in [("lb.toml", [StageKind::Balance]), ("bounce.toml", [StageKind::Bounce])] {
+    for (file, stages) in [
+        ("lb.toml", [StageKind::Balance]),
+        ("balance.toml", [StageKind::Balance]),
+        ("bounce.toml", [StageKind::Bounce]),
+    ] {
         let plan = load(&examples.join(file)).unwrap();
         assert_eq!((&plan.stages[..], &plan.warnings[..]), (&stages[..], &[][..]), "{file}");
         assert_eq!(
@@ -848,8 +852,9 @@ proptest! {
     #[test]
     fn broken_files_never_panic(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), "\\PC|\n|\""), 1..8),
+        all: bool,
     ) {
-        let example = include_str!("../../examples/lb.toml").replace('\n', "\r\n");
+        let example = [include_str!("../../examples/lb.toml"), include_str!("../../examples/balance.toml")][usize::from(all)].replace('\n', "\r\n");
         let mut text: Vec<char> = example.chars().collect();
         for (at, insert) in edits {
             let at = at.index(text.len());
