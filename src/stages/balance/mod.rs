@@ -11,8 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer;
 mod control;
 pub mod maglev;
+pub mod mss;
 mod stage;
 #[cfg(test)]
 mod test_packets;
