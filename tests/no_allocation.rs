@@ -11,10 +11,15 @@ use nix::sys::resource::{UsageWho, getrusage};
 use xfwd::config;
 use xfwd::kernel::xdp::service_key;
 use xfwd::packet::MacAddress;
-use xfwd::pipeline::BATCH_SIZE;
+use xfwd::pipeline::{BATCH_SIZE, Batch, Span};
 use xfwd::port::memory::MemoryPort;
 use xfwd::stages::balance::connections::{ConnectionTable, Event, Insertion, Tick, Timeouts};
 use xfwd::stages::balance::fragments::FragmentTable;
+use xfwd::stages::balance::answer::{self, IcmpError};
+use xfwd::stages::balance::mss::clamp_mss;
+use xfwd::stages::balance::way::{
+    Fit, Hop, Identification, LinkHeader, Tunnel, TunnelKind, fit, pass_hop, write_link,
+};
 use xfwd::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
 use xfwd::stages::bounce::{Bounce, Layer};
 use xfwd::stages::filter::FilterControl;
@@ -156,4 +161,49 @@ fn the_pages_of_a_connection_table_are_there_before_its_first_flow() {
     let faults = faults() - before;
     assert!(faults < 10, "{faults}");
     assert_eq!(table.len(), 100_000);
+}
+#[test]
+fn ways_and_answers_allocate_nothing() {
+    let tunnels = [("198.18.0.2", "198.18.0.11"), ("2001:db8::2", "2001:db8::11")].map(|(from, to)| {
+        [TunnelKind::Ipip, TunnelKind::Gue { port: 6080 }]
+            .map(|kind| Tunnel::new(kind, from.parse().unwrap(), to.parse().unwrap()).unwrap())
+    });
+    let link = LinkHeader { source: MacAddress([2; 6]), destination: MacAddress([4; 6]), vlan: Some(7) };
+    let (mut ids, mut buffer) = (Identification::new(0, 2), vec![0; 4_096]);
+    let (mut sent, mut answered, mut allocated) = (0, 0, 0);
+    for seed in 0..20_000 {
+        let bytes = packets::well_formed(seed);
+        // With room in front for the headers of some tunnels, for others not.
+        let span = Span { start: 24, end: 24 + bytes.len() };
+        for way in 0..10 {
+            buffer[span.start..span.end].copy_from_slice(&bytes);
+            let before = COUNT.with(Cell::get);
+            let mut batch = Batch::new(0);
+            batch.push_at(&mut buffer, span, bytes.len() as u32);
+            batch.parse();
+            let packet = batch.packet_mut(0);
+            match way {
+                0..4 => {
+                    let tunnel = &tunnels[way / 2][way % 2];
+                    clamp_mss(packet, 536);
+                    let passes =
+                        fit(packet, tunnel.overhead(), 1_500) == Fit::Fits && pass_hop(packet) == Hop::Taken;
+                    sent += u32::from(passes && tunnel.encapsulate(packet, &link, seed, &mut ids).is_ok());
+                }
+                4 => sent += u32::from(write_link(packet, &link).is_ok()),
+                5 => {
+                    answered +=
+                        u32::from(answer::icmp_error(packet, IcmpError::TooBig { mtu: 1_400 }).is_ok())
+                }
+                6 => answered += u32::from(answer::icmp_error(packet, IcmpError::TimeExceeded).is_ok()),
+                7 => answered += u32::from(answer::refuse(packet).is_ok()),
+                8 => answered += u32::from(answer::reset(packet).is_ok()),
+                _ => answered += u32::from(answer::echo_reply(packet).is_ok()),
+            }
+            drop(batch);
+            allocated += COUNT.with(Cell::get) - before;
+        }
+    }
+    assert!(sent > 40_000 && answered > 10_000, "{sent} sent, {answered} answered");
+    assert_eq!(allocated, 0);
 }

@@ -123,13 +123,18 @@ fn swap_transport(headers: &Headers, bytes: &mut [u8]) -> bool {
     match headers.protocol {
         protocol::TCP => Tcp::new_checked(transport).map(|mut tcp| tcp.swap_ports()).is_ok(),
         protocol::UDP => Udp::new_checked(transport).map(|mut udp| udp.swap_ports()).is_ok(),
-        protocol::ICMP => answer_echo(headers, transport, ICMP_ECHO),
-        protocol::ICMPV6 => answer_echo(headers, transport, ICMPV6_ECHO),
+        protocol::ICMP | protocol::ICMPV6 => answer_echo_request(headers, transport),
         _ => false,
     }
 }
 
-fn answer_echo(headers: &Headers, transport: &mut [u8], (request, reply): (u8, u8)) -> bool {
+/// Makes of an echo request its reply, addresses aside. `false` when it is none.
+pub(super) fn answer_echo_request(headers: &Headers, transport: &mut [u8]) -> bool {
+    let (request, reply) = match headers.protocol {
+        protocol::ICMP => ICMP_ECHO,
+        protocol::ICMPV6 => ICMPV6_ECHO,
+        _ => return false,
+    };
     let Ok(mut icmp) = Icmp::new_checked(transport) else { return false };
     // The first fragment holds the header; the checksum is over the whole datagram, and a delta keeps it right.
     if icmp.message_type() != request || icmp.code() != 0 || headers.fragment() == Fragment::Later {

@@ -13,10 +13,12 @@
 
 pub mod choose;
 pub mod connections;
+pub mod answer;
 mod control;
 pub mod fragments;
 pub mod maglev;
 mod services;
+pub mod mss;
 mod stage;
 #[cfg(test)]
 mod test_packets;
