@@ -53,6 +53,13 @@ impl FiveTuple {
         Some(Self { src, dst, src_port, dst_port, protocol: headers.protocol })
     }
 
+    /// The five-tuple of the packets that go the other way: addresses and ports exchanged.
+    #[inline]
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port, ..self }
+    }
+
     /// The hash of the flow; see the documentation of this module for what it promises.
     #[inline]
     pub fn flow_hash(&self) -> u64 {

@@ -7,12 +7,14 @@
 //! * [`Ethernet`], [`Ipv4`], [`Ipv6`], [`Tcp`], [`Udp`] and [`Icmp`] are views: one length check, then
 //!   accessors and setters that cannot fail.
 //! * [`checksum`] computes checksums and, for rewritten headers, updates them.
-//! * [`FiveTuple`] and [`flow_hash_of`] say which flow a packet belongs to.
+//! * [`FiveTuple`] and [`flow_hash_of`] say which flow a packet belongs to, [`Embedded`] which one an ICMP error
+//!   is about.
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod protocol;
 
+mod embedded;
 mod ethernet;
 mod flow;
 mod icmp;
@@ -23,6 +25,7 @@ mod parse;
 mod tcp;
 mod udp;
 
+pub use embedded::Embedded;
 pub use ethernet::Ethernet;
 pub use flow::{FiveTuple, flow_hash_of};
 pub use icmp::Icmp;
@@ -33,6 +36,10 @@ pub use parse::parse;
 pub use tcp::Tcp;
 pub use udp::Udp;
 pub use xfwd_ebpf_types::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
+
+#[cfg(test)]
+#[path = "../../tests/support/packets.rs"]
+pub(crate) mod packets;
 
 /// A view was asked for over fewer bytes than its header has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -260,21 +260,21 @@ fn ipv6(linear: &[u8], packet_len: usize, offset: usize, headers: &mut Headers) 
 
 /// How far a chain of IPv6 extension headers was followed.
 #[derive(Clone, Copy)]
-struct Chain {
+pub(super) struct Chain {
     /// Number of the header at `offset`.
-    next: u8,
-    offset: usize,
-    fragment: Fragment,
+    pub(super) next: u8,
+    pub(super) offset: usize,
+    pub(super) fragment: Fragment,
     /// Whether one of the headers carried what IPv4 has options for.
-    has_options: bool,
+    pub(super) has_options: bool,
     /// [`Outcome::Ip`] unless the chain is broken.
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 /// Follows a chain of IPv6 extension headers. Few packets have any, so it stays out of line; it takes and
 /// returns a value, since a reference to the [`Headers`] would keep them out of registers for all packets.
 #[inline(never)]
-fn extensions(linear: &[u8], mut chain: Chain, limit: usize) -> Chain {
+pub(super) fn extensions(linear: &[u8], mut chain: Chain, limit: usize) -> Chain {
     for seen in 0.. {
         if !matches!(chain.next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) {
             break;
@@ -377,11 +377,8 @@ fn icmp(linear: &[u8], offset: usize, end: usize, headers: &mut Headers) -> Outc
 }
 
 #[cfg(test)]
-#[path = "../../tests/support/packets.rs"]
-mod packets;
-
-#[cfg(test)]
 mod tests {
+    use super::super::packets;
     use super::*;
 
     #[test]
