@@ -5,6 +5,7 @@ pub mod kernel;
 pub mod packet;
 pub mod pipeline;
 pub mod port;
+mod prefetch;
 pub mod runtime;
 pub mod stages;
 mod words;

@@ -13,7 +13,8 @@
 //!
 //! The seed is public: who can choose the addresses and ports of many flows can choose the backend they go
 //! to. A hash with a secret would take that from an attacker and the agreement between balancers from the
-//! user.
+//! user. Tables that a sender must not be able to fill in one place take [`FiveTuple::keyed_hash`] instead,
+//! the same hash with a secret seed.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -63,7 +64,16 @@ impl FiveTuple {
     /// The hash of the flow; see the documentation of this module for what it promises.
     #[inline]
     pub fn flow_hash(&self) -> u64 {
-        hash(&self.src, &self.dst, self.src_port, self.dst_port, self.protocol)
+        self.keyed_hash(0)
+    }
+
+    /// XXH3 (64 bits) of the same bytes with this seed.
+    ///
+    /// With a random seed that stays in this process, nobody outside can choose flows that collide or that
+    /// meet in one place of a table. The seed 0 gives [`flow_hash`](Self::flow_hash).
+    #[inline]
+    pub fn keyed_hash(&self, seed: u64) -> u64 {
+        hash(&self.src, &self.dst, self.src_port, self.dst_port, self.protocol, seed)
     }
 
     /// Source address and port; an IPv4-mapped address as IPv4.
@@ -125,9 +135,9 @@ const SECRET: [u64; 8] = [
 const PRIME64_1: u64 = 0x9e37_79b1_85eb_ca87;
 const PRIME_MX1: u64 = 0x1656_6791_9e37_79f9;
 
-/// XXH3_64bits, seed 0, of the 40 bytes named in the documentation of this module.
+/// XXH3_64bits of the 40 bytes named in the documentation of this module.
 #[inline(always)]
-fn hash(src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16, protocol: u8) -> u64 {
+fn hash(src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16, protocol: u8, seed: u64) -> u64 {
     let [src_port_high, src_port_low] = src_port.to_be_bytes();
     let [dst_port_high, dst_port_low] = dst_port.to_be_bytes();
     let tail = [src_port_high, src_port_low, dst_port_high, dst_port_low, protocol, 0, 0, 0];
@@ -135,10 +145,10 @@ fn hash(src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16, protocol: 
     let (d0, d1) = words(dst);
     let tail = u64::from_le_bytes(tail);
     let sum = (40u64.wrapping_mul(PRIME64_1))
-        .wrapping_add(mix(d0, d1, SECRET[4], SECRET[5]))
-        .wrapping_add(mix(s1, d0, SECRET[6], SECRET[7]))
-        .wrapping_add(mix(s0, s1, SECRET[0], SECRET[1]))
-        .wrapping_add(mix(d1, tail, SECRET[2], SECRET[3]));
+        .wrapping_add(mix(d0, d1, 2, seed))
+        .wrapping_add(mix(s1, d0, 3, seed))
+        .wrapping_add(mix(s0, s1, 0, seed))
+        .wrapping_add(mix(d1, tail, 1, seed));
     let sum = (sum ^ (sum >> 37)).wrapping_mul(PRIME_MX1);
     sum ^ (sum >> 32)
 }
@@ -152,8 +162,11 @@ fn words(address: &[u8; 16]) -> (u64, u64) {
     )
 }
 
+/// Mixes two words with a pair of words of the secret; the seed goes into the secret.
 #[inline(always)]
-fn mix(low: u64, high: u64, secret_low: u64, secret_high: u64) -> u64 {
+fn mix(low: u64, high: u64, pair: usize, seed: u64) -> u64 {
+    let secret_low = SECRET[2 * pair].wrapping_add(seed);
+    let secret_high = SECRET[2 * pair + 1].wrapping_sub(seed);
     let product = u128::from(low ^ secret_low) * u128::from(high ^ secret_high);
     product as u64 ^ (product >> 64) as u64
 }
@@ -161,7 +174,7 @@ fn mix(low: u64, high: u64, secret_low: u64, secret_high: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use xxhash_rust::xxh3::xxh3_64;
+    use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
     use super::*;
 
@@ -178,6 +191,14 @@ mod tests {
         fn is_xxh3(src: [u8; 16], dst: [u8; 16], src_port: u16, dst_port: u16, protocol: u8) {
             let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
             prop_assert_eq!(tuple.flow_hash(), xxh3_64(&bytes(&tuple)));
+        }
+
+        #[test]
+        fn with_a_seed_it_is_xxh3_with_that_seed(
+            src: [u8; 16], dst: [u8; 16], src_port: u16, dst_port: u16, protocol: u8, seed: u64,
+        ) {
+            let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
+            prop_assert_eq!(tuple.keyed_hash(seed), xxh3_64_with_seed(&bytes(&tuple), seed));
         }
     }
 

@@ -11,7 +11,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod connections;
 mod control;
+pub mod fragments;
 pub mod maglev;
 mod stage;
 
