@@ -15,6 +15,7 @@ pub mod connections;
 mod control;
 pub mod fragments;
 pub mod maglev;
+pub mod nat;
 mod stage;
 
 pub use control::{BackendCounters, BalanceControl};
