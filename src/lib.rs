@@ -1,11 +1,11 @@
 //! AF_XDP packet processing: a framework, and the functions that ship with it.
 
 pub mod config;
+mod hints;
 pub mod kernel;
 pub mod packet;
 pub mod pipeline;
 pub mod port;
-mod prefetch;
 pub mod runtime;
 pub mod stages;
 mod words;

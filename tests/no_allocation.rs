@@ -1,16 +1,20 @@
 //! Nothing is allocated on the way of a packet: the whole pipeline (filter with a policer for each source, balance, bounce) on
-//! memory, with an allocator that counts. Needs neither root nor a lab.
+//! memory, and the tables of connections and fragments, with an allocator that counts. Nor do these tables fault in pages after they
+//! were made. Needs neither root nor a lab.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use xfwd::config;
 use xfwd::kernel::xdp::service_key;
 use xfwd::packet::MacAddress;
 use xfwd::pipeline::BATCH_SIZE;
 use xfwd::port::memory::MemoryPort;
+use xfwd::stages::balance::connections::{ConnectionTable, Event, Insertion, Tick, Timeouts};
+use xfwd::stages::balance::fragments::FragmentTable;
 use xfwd::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
 use xfwd::stages::bounce::{Bounce, Layer};
 use xfwd::stages::filter::FilterControl;
@@ -109,4 +113,47 @@ fn the_way_of_a_packet_allocates_nothing() {
     assert_eq!(counts.rx_packets, 200 * BATCH_SIZE as u64);
     assert!(counts.bounced > 1_000 && counts.dropped_total() > 1_000, "all ways are taken: {counts:?}");
     assert_eq!(allocated, 0);
+}
+
+/// Filled with flows until it refuses some, with moves to make room, then flooded, then swept.
+#[test]
+fn the_tables_of_connections_and_fragments_allocate_nothing_after_they_were_made() {
+    let mut connections = ConnectionTable::new(1 << 12, Timeouts::default());
+    let mut fragments = FragmentTable::new(1 << 8);
+    let mut random = packets::Random::new(1);
+    let before = COUNT.with(Cell::get);
+    let mut stored = 0;
+    for number in 0..10_000 {
+        let (key, now) = (random.u64(), Tick::from_number(number / 10));
+        connections.prefetch(key);
+        if connections.find(key, now, Event::Syn).is_none() {
+            stored += u32::from(connections.insert(key, number, now, Event::Syn) != Insertion::Refused);
+            connections.find(key, now, Event::Data);
+        }
+        connections.insert(random.u64(), number, now, Event::Syn);
+        connections.sweep(now, 8, |_| ());
+        fragments.insert(key, number, now);
+        fragments.find(key, now);
+    }
+    connections.sweep(Tick::from_number(1 << 24), usize::MAX, |_| ());
+    let allocated = COUNT.with(Cell::get) - before;
+    let counters = connections.counters();
+    assert!(stored > 3_000 && counters.moved.get() > 0 && counters.refused.get() > 0, "{counters:?}");
+    assert!(counters.expired.get() > 3_000 && connections.is_empty(), "{counters:?}");
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn the_pages_of_a_connection_table_are_there_before_its_first_flow() {
+    let mut table = ConnectionTable::new(1 << 20, Timeouts::default());
+    let faults = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().minor_page_faults();
+    let mut random = packets::Random::new(1);
+    let before = faults();
+    for number in 0..100_000 {
+        table.insert(random.u64(), number, Tick::from_number(0), Event::Syn);
+    }
+    // 100,000 flows meet all of its 4,096 pages. A few faults may be the stack's.
+    let faults = faults() - before;
+    assert!(faults < 10, "{faults}");
+    assert_eq!(table.len(), 100_000);
 }

@@ -196,7 +196,7 @@ impl Entry {
 }
 
 #[cfg(test)]
-#[allow(dead_code, reason = "only whole packets are needed")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "the parser's tests have it as well, and private")]
 #[path = "../../../tests/support/packets.rs"]
 mod packets;
 

@@ -52,7 +52,7 @@ impl Path {
                 let next = other(buckets[bucket].0[way].key, bucket);
                 // A bucket that came twice could have to give away what has just moved there.
                 if known < REACH && path.nodes[..known].iter().all(|node| node.bucket != next) {
-                    crate::prefetch::prefetch(&buckets[next]);
+                    crate::hints::prefetch(&buckets[next]);
                     path.nodes[known] = Node { bucket: next, from: from as u8, way: way as u8 };
                     known += 1;
                 }

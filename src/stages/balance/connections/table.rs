@@ -10,7 +10,7 @@ use super::bucket::{Bucket, Entry, WAYS};
 use super::room::{Path, Place};
 use super::state::{Event, Lifetimes, State, Timeouts};
 use super::tick::Tick;
-use crate::prefetch::prefetch;
+use crate::hints::{huge_pages, prefetch};
 
 /// Buckets on a page of 4,096 bytes.
 const BUCKETS_PER_PAGE: usize = 4_096 / size_of::<Bucket>();
@@ -68,7 +68,8 @@ pub struct ConnectionTable {
 }
 
 impl ConnectionTable {
-    /// A table for `capacity` flows, rounded up to a whole bucket (at least 8): 16 bytes each, allocated and touched here.
+    /// A table for `capacity` flows, rounded up to a whole bucket (at least 8): 16 bytes each, allocated and touched here, on huge pages
+    /// if the kernel gives them.
     ///
     /// It should be made by the thread that will use it, so that it lies in the memory next to that thread's core.
     ///
@@ -77,8 +78,12 @@ impl ConnectionTable {
     /// When there is not that much memory.
     pub fn new(capacity: usize, timeouts: Timeouts) -> Self {
         let count = capacity.div_ceil(WAYS).max(2);
-        let mut buckets = vec![Bucket::default(); count].into_boxed_slice();
-        // Zeroed memory may be pages that exist only once they are written to: that is to happen now and not while packets wait.
+        let mut buckets = Vec::with_capacity(count);
+        huge_pages(buckets.spare_capacity_mut());
+        buckets.resize(count, Bucket::default());
+        let mut buckets = buckets.into_boxed_slice();
+        // A compiler may turn "allocate, then write zeros" into "allocate zeros", which are pages that exist only once they are written
+        // to. That is to happen now and not while packets wait.
         let touched = Entry::new(0, 0, State::New, Tick::from_number(0));
         for fill in [touched, Entry::default()] {
             black_box(&mut buckets)

@@ -1,0 +1,48 @@
+//! Hints about memory: to the processor what is about to be read, to the kernel what deserves large pages.
+
+use std::mem::MaybeUninit;
+
+/// Brings the cache line in which `value` starts near, without waiting for it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it neither reads nor writes memory and cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+/// Asks the kernel for huge pages behind memory that was allocated and not written to yet, where it gives them for the asking
+/// (`/sys/kernel/mm/transparent_hugepage/enabled` is `madvise` or `always`). Nothing but speed depends on it, so a refusal is no error.
+pub(crate) fn huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    /// Of the smallest page there is; only whole ones can be spoken of.
+    const PAGE_BYTES: usize = 4_096;
+    let bytes = std::mem::size_of_val(memory);
+    let start = memory.as_mut_ptr().cast::<u8>();
+    let before = start.align_offset(PAGE_BYTES);
+    if before >= bytes {
+        return;
+    }
+    let length = (bytes - before) / PAGE_BYTES * PAGE_BYTES;
+    // SAFETY: the range lies within `memory`, which is borrowed here, and the advice changes neither its content nor what may be done with it.
+    unsafe { libc::madvise(start.add(before).cast(), length, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_any_size_can_be_spoken_of() {
+        for bytes in [0, 1, 4_095, 4_097, 100_000, 5 << 20] {
+            let mut memory = Vec::<u8>::with_capacity(bytes);
+            huge_pages(memory.spare_capacity_mut());
+            memory.resize(bytes, 7);
+            prefetch(&memory);
+            assert!(memory.iter().all(|&byte| byte == 7));
+        }
+    }
+}
