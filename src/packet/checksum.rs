@@ -165,6 +165,12 @@ impl Delta {
         self
     }
 
+    /// These changes and others.
+    #[inline]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 + others.0)
+    }
+
     /// The checksum after the changes, from the one before.
     #[inline]
     pub const fn apply(self, checksum: u16) -> u16 {

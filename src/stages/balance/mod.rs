@@ -19,6 +19,7 @@ pub mod fragments;
 pub mod maglev;
 mod services;
 pub mod mss;
+pub mod nat;
 mod stage;
 #[cfg(test)]
 mod test_packets;
