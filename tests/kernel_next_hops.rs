@@ -506,6 +506,21 @@ fn a_bridge_that_the_port_is_a_member_of_is_refused() {
     );
 }
 
+#[test]
+fn another_kind_of_interface_on_the_port_is_not_the_port() {
+    lab_or_skip!();
+    let net = Net::new();
+    if let Err(error) = net.here.try_ip("link add link va name mv type macvlan mode bridge") {
+        let test = "another_kind_of_interface_on_the_port_is_not_the_port";
+        return skip(test, "macvlan interfaces", &error);
+    }
+    net.here.ip("link set mv up");
+    net.here.ip("addr add 10.40.0.1/24 dev mv");
+    let mut followed = net.follow(&["10.40.0.2"]);
+    let expected = Unresolved::OtherInterface { name: "mv".to_owned(), via: None };
+    assert_eq!(followed.unresolved("10.40.0.2"), expected);
+}
+
 /// The kernels of small virtual machines often lack 8021q: there only the unit tests of `next_hops/links.rs` run, on
 /// messages made by hand.
 #[test]
