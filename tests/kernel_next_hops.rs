@@ -77,7 +77,7 @@ impl Net {
         let (sender, calls) = mpsc::channel();
         let tell = move |changes: &[Change]| sender.send(changes.to_vec()).unwrap();
         let next_hops = self.here.enter(|| NextHops::start(ports.to_vec(), wanted, tell).unwrap());
-        Followed { next_hops, calls, answers: BTreeMap::new() }
+        Followed { next_hops, calls, answers: BTreeMap::new(), heard: 0 }
     }
 }
 
@@ -110,6 +110,8 @@ struct Followed {
     next_hops: NextHops,
     calls: Receiver<Vec<Change>>,
     answers: BTreeMap<IpAddr, Answer>,
+    /// Calls taken in by [`Self::until`].
+    heard: u32,
 }
 
 impl Followed {
@@ -122,6 +124,7 @@ impl Followed {
             }
             match self.calls.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(changes) => {
+                    self.heard += 1;
                     self.answers.extend(changes.into_iter().map(|one| (one.backend, one.next_hop)))
                 }
                 Err(_) => panic!("{backend} is still at {:?}", self.answers.get(&backend)),
@@ -405,6 +408,27 @@ fn thousands_of_backends_behind_a_gateway_are_a_few_calls() {
 }
 
 #[test]
+fn a_storm_of_route_changes_is_a_few_calls_and_ends_with_the_last_one() {
+    lab_or_skip!();
+    let net = Net::new();
+    net.here.ip("route add 10.20.0.0/16 via 10.9.0.254");
+    let mut followed = net.follow(&["10.20.1.1", "10.9.0.2"]);
+    followed.resolved("10.20.1.1", "10.9.0.254");
+    followed.resolved("10.9.0.2", "10.9.0.2");
+    let before = followed.heard;
+    let gateways = ["10.9.0.254", "10.9.0.2"].iter().cycle().take(10_000);
+    let start = Instant::now();
+    net.here.ip_batch(gateways.map(|gateway| format!("route replace 10.20.0.0/16 via {gateway}")));
+    followed.resolved("10.20.1.1", "10.9.0.2");
+    // One more, so that nothing of the storm is still on its way.
+    net.here.ip("route replace 10.20.0.0/16 via 10.9.0.2 mtu 1234");
+    let last = |answer: &Answer| answer.as_ref().is_ok_and(|hop| hop.mtu == 1_234);
+    followed.until(PROMPT, "10.20.1.1", last).unwrap();
+    let (calls, took) = (followed.heard - before, start.elapsed());
+    assert!(u128::from(calls) <= took.as_millis() / 50 + 1, "{calls} calls in {took:?}");
+}
+
+#[test]
 fn hundreds_of_backends_on_the_link_are_a_few_calls() {
     lab_or_skip!();
     let net = Net::new();
@@ -457,6 +481,8 @@ fn next_hop_objects_are_followed() {
     if let Err(error) = net.here.try_ip("nexthop add id 5 via 10.9.0.254 dev va") {
         return skip("next_hop_objects_are_followed", "next hop objects (Linux 5.3)", &error);
     }
+    // As routing daemons have it: a change of the object is not told as one of each route that uses it.
+    net.here.sysctl("net.ipv4.nexthop_compat_mode", "0").unwrap();
     net.here.ip("route add 10.20.0.0/16 nhid 5");
     let mut followed = net.follow(&["10.20.1.1"]);
     followed.resolved("10.20.1.1", "10.9.0.254");
@@ -478,6 +504,21 @@ fn a_bridge_that_the_port_is_a_member_of_is_refused() {
         message.starts_with("the kernel reaches it by br0, a bridge of which the port va is a member"),
         "{message}"
     );
+}
+
+#[test]
+fn another_kind_of_interface_on_the_port_is_not_the_port() {
+    lab_or_skip!();
+    let net = Net::new();
+    if let Err(error) = net.here.try_ip("link add link va name mv type macvlan mode bridge") {
+        let test = "another_kind_of_interface_on_the_port_is_not_the_port";
+        return skip(test, "macvlan interfaces", &error);
+    }
+    net.here.ip("link set mv up");
+    net.here.ip("addr add 10.40.0.1/24 dev mv");
+    let mut followed = net.follow(&["10.40.0.2"]);
+    let expected = Unresolved::OtherInterface { name: "mv".to_owned(), via: None };
+    assert_eq!(followed.unresolved("10.40.0.2"), expected);
 }
 
 /// The kernels of small virtual machines often lack 8021q: there only the unit tests of `next_hops/links.rs` run, on

@@ -331,6 +331,50 @@ pub(super) mod tests {
         assert_eq!((exit.source, exit.mtu(V4)), (MacAddress([2, 0, 0, 0, 0, 7]), 1_400));
     }
 
+    /// An attribute: length, type, payload, padded to four bytes.
+    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let length = 4 + payload.len();
+        let mut bytes = [(length as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(payload);
+        bytes.resize(length.next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_vlan_interface_is_understood_as_the_kernel_writes_it() {
+        // The attributes in the order and byte order of `vlan_fill_info` and `rtnl_fill_ifinfo`.
+        const RTM_NEWLINK: u16 = 16;
+        let data = [
+            attribute(5, &0x8100u16.to_be_bytes()), // IFLA_VLAN_PROTOCOL
+            attribute(1, &42u16.to_ne_bytes()),     // IFLA_VLAN_ID
+            attribute(2, &[1u32.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat()), // IFLA_VLAN_FLAGS
+        ]
+        .concat();
+        let info = [attribute(1, b"vlan\0"), attribute(2, &data)].concat();
+        let attributes = [
+            attribute(3, b"ens1f0.42\0"),          // IFLA_IFNAME
+            attribute(4, &1_400u32.to_ne_bytes()), // IFLA_MTU
+            attribute(5, &PORT.to_ne_bytes()),     // IFLA_LINK
+            attribute(1, &[2, 0, 0, 0, 0, 7]),     // IFLA_ADDRESS
+            attribute(18, &info),                  // IFLA_LINKINFO
+        ]
+        .concat();
+        let up = (LinkFlags::Up | LinkFlags::LowerUp).bits();
+        // struct ifinfomsg: family, padding, type (ARPHRD_ETHER), index, flags, change mask.
+        let head = [[0, 0, 1, 0], 7u32.to_ne_bytes(), up.to_ne_bytes(), [0; 4]].concat();
+        let length = (16 + head.len() + attributes.len()) as u32;
+        let kind = [RTM_NEWLINK.to_ne_bytes(), [0; 2]].concat();
+        let bytes = [&length.to_ne_bytes()[..], &kind, &[0; 8], &head, &attributes].concat();
+        let message = match NetlinkMessage::deserialize(&bytes).unwrap().payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        let links = links(&[message]);
+        let exit = links.exit(7, None).unwrap();
+        assert_eq!((exit.port, exit.name, exit.vlan), (PORT, "ens1f0.42", Some(42)));
+        assert_eq!((exit.source, exit.mtu(V4)), (MacAddress([2, 0, 0, 0, 0, 7]), 1_400));
+    }
+
     #[test]
     fn a_frame_is_never_larger_than_the_port_below_the_vlan_allows() {
         let mut tagged = vlan(7, "ens1f0.42", 42, PORT);
