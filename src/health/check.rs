@@ -137,7 +137,7 @@ pub struct ServicePath {
 pub enum Delivery {
     /// In an Ethernet frame to the backend's MAC address (direct server return).
     Frame {
-        /// Index of the interface that the backend is on.
+        /// Index of the interface that the backend is on; that of the VLAN if it is on one.
         interface: u32,
         /// MAC address of the interface.
         from: MacAddress,
@@ -145,9 +145,14 @@ pub enum Delivery {
         to: MacAddress,
     },
     /// In IPv4 or IPv6 (IP protocol 4 or 41), sent to the target's address.
-    Ipip,
+    Ipip {
+        /// Outer source address; the kernel's choice if there is none.
+        from: Option<IpAddr>,
+    },
     /// In UDP without any header between (GUE variant 1), sent to the target's address.
     Gue {
+        /// Outer source address; the kernel's choice if there is none.
+        from: Option<IpAddr>,
         /// UDP port that the backend decapsulates on.
         port: u16,
     },

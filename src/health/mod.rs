@@ -10,7 +10,8 @@
 //!   made within two seconds, or an interval if that is shorter.
 //! * **Connections.** Every check opens a connection of its own, since that is what is to be checked, and ends it with RST
 //!   (`SO_LINGER` of zero): 5,000 checks a second would otherwise leave 300,000 sockets in TIME_WAIT here, and the backend's side
-//!   closes without waiting too. Servers may log an aborted connection for a `tcp` or `tls` check.
+//!   closes without waiting too. A `tls` check first says
+//!   goodbye, for up to 0.1 s. Servers may log an aborted connection all the same.
 //! * **Addresses only.** No name is ever looked up.
 //! * **Descriptors.** Checks that are under way at the same time are bounded by `RLIMIT_NOFILE`, whose soft limit is
 //!   raised if there are many targets. Beyond that bound a check starts late; its timeout counts from its start.

@@ -36,3 +36,24 @@ impl Health {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::HealthCheck;
+
+    #[test]
+    fn build_without_checks_refuses_targets_and_nothing_else() {
+        let health = Health::start(Vec::new(), |_| {}).unwrap();
+        let target = Target {
+            id: 1,
+            service: "web".to_owned(),
+            address: [127, 0, 0, 1].into(),
+            port: 80,
+            check: HealthCheck::default(),
+            path: None,
+        };
+        let error = health.set_targets(vec![target]).unwrap_err();
+        assert!(error.to_string().contains("cargo feature `health`"), "{error}");
+    }
+}

@@ -27,7 +27,6 @@ pub(super) struct Rhythm {
 impl Rhythm {
     /// `epoch` is the same for all targets, and not in the future; `interval` is not zero.
     pub(super) fn new(epoch: Instant, id: u64, interval: Duration) -> Self {
-        // The upper half: foldhash's lower bits are as good, any will do.
         let fraction = (FixedState::default().hash_one(id) >> 32) as u32;
         Self { epoch, fraction, interval }
     }
@@ -51,7 +50,7 @@ impl Rhythm {
     }
 
     fn part_of(&self, period: Duration) -> Duration {
-        let nanos = period.as_nanos() * u128::from(self.fraction) >> 32;
+        let nanos = (period.as_nanos() * u128::from(self.fraction)) >> 32;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }

@@ -221,8 +221,10 @@ fn check_that_makes_no_sense_is_refused_at_the_start() {
         "health check of backend 127.0.0.1 of service `web`: `healthz` is not a path: it begins with a slash \
          and has no blanks"
     );
-    let wrong: [(HealthKind, &str, fn(&mut Target)); 7] = [
+    type Wrong = (HealthKind, &'static str, fn(&mut Target));
+    let wrong: [Wrong; 8] = [
         (HealthKind::Tcp, "zero", |target| target.check.interval = Duration::ZERO),
+        (HealthKind::Tcp, "a day at most", |target| target.check.timeout = Duration::MAX),
         (HealthKind::Tcp, "rise", |target| target.check.rise = 0),
         (HealthKind::Tcp, "port 0", |target| target.port = 0),
         (HealthKind::Http, "status", |target| target.check.status.clear()),

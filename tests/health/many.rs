@@ -1,7 +1,7 @@
 //! A thousand targets.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::TcpListener,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -45,8 +45,8 @@ fn silent_targets_do_not_hold_up_the_others() {
     let to = server("127.0.0.1", move |_| {
         let _ = sender.send(());
     });
-    let silent = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let silent = silent.local_addr().map(SocketAddr::from).unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap();
     let targets = (0..300).map(|id| {
         let mut target =
             if id % 2 == 0 { target(HealthKind::Tcp, to) } else { target(HealthKind::Http, silent) };

@@ -3,6 +3,7 @@
 mod command;
 mod echo;
 mod http;
+mod path;
 mod tcp;
 mod tls;
 
@@ -10,7 +11,7 @@ use std::{
     fmt, io,
     net::IpAddr,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::errno::Errno;
@@ -19,6 +20,9 @@ use tokio::time::timeout_at;
 pub(super) use command::Commands;
 
 use super::{HealthError, HealthKind, Target, Through};
+
+/// Interval and timeout. Nobody needs longer ones, and times do not overflow with it.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a check says: what was seen, good or bad, in one line.
 pub(super) type Answer = Result<String, String>;
@@ -30,6 +34,7 @@ pub(super) enum Probe {
     Http(Box<http::Http>),
     Echo(echo::Echo),
     Command(command::Run),
+    Path(Box<path::Path>),
 }
 
 impl Probe {
@@ -41,6 +46,7 @@ impl Probe {
             // Boxed, since the others are small and there are thousands of them.
             Self::Http(probe) => Box::pin(probe.run(deadline)).await,
             Self::Echo(probe) => probe.run(deadline).await,
+            Self::Path(probe) => Box::pin(probe.run(deadline)).await,
             Self::Command(probe) => Box::pin(probe.run(deadline)).await,
         }
     }
@@ -50,6 +56,8 @@ impl Probe {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) => 1,
             Self::Echo(_) => 0,
+            // For the port, the answers, and sending.
+            Self::Path(_) => 3,
             // Both ends of the pipe, the kernel's handle on the process, and what spawning needs meanwhile.
             Self::Command(_) => 6,
         }
@@ -62,6 +70,7 @@ pub(super) struct Resources {
     trust: tls::Trust,
     echo_v4: OnceLock<Arc<echo::Socket>>,
     echo_v6: OnceLock<Arc<echo::Socket>>,
+    links: path::Links,
     commands: Commands,
 }
 
@@ -75,14 +84,16 @@ impl Resources {
     pub(super) fn prepare(&mut self, target: &Target) -> Result<Probe, HealthError> {
         let wrong = |problem: String| HealthError::Check { target: target.to_string(), problem };
         let check = &target.check;
-        if check.interval.is_zero() || check.timeout.is_zero() {
-            return Err(wrong("interval and timeout must be longer than zero".to_owned()));
+        for (name, value) in [("interval", check.interval), ("timeout", check.timeout)] {
+            if value.is_zero() || value > LONGEST {
+                return Err(wrong(format!("{name} must be longer than zero and a day at most")));
+            }
         }
         if check.rise == 0 || check.fall == 0 {
             return Err(wrong("rise and fall must be 1 at least".to_owned()));
         }
         if check.through == Through::Path {
-            return Err(wrong("checks through the service's path are not available".to_owned()));
+            return self.through_path(target);
         }
         let needs_port = !matches!(check.kind, HealthKind::Icmp | HealthKind::Command);
         if needs_port && target.endpoint().port() == 0 {
@@ -104,6 +115,18 @@ impl Resources {
                 Probe::Command(command::Run::new(target, self.commands.clone()).map_err(wrong)?)
             }
         })
+    }
+
+    fn through_path(&mut self, target: &Target) -> Result<Probe, HealthError> {
+        let wrong = |problem: String| HealthError::Check { target: target.to_string(), problem };
+        if target.check.kind != HealthKind::Tcp {
+            let kind = target.check.kind;
+            return Err(wrong(format!("only `tcp` can go through the path of the service, not `{kind}`")));
+        }
+        let path =
+            target.path.as_ref().ok_or_else(|| wrong("the path of the service is not known".to_owned()))?;
+        let path = path::Path::new(path, target.address, &mut self.links, wrong)?;
+        Ok(Probe::Path(Box::new(path)))
     }
 
     fn connector(&mut self, target: &Target) -> Result<tls::Connector, HealthError> {
