@@ -22,6 +22,8 @@ mod counters;
 mod deny;
 mod error;
 mod filter;
+mod room;
+mod services;
 mod steering;
 mod tables;
 mod test_run;
@@ -42,7 +44,8 @@ pub use self::{
     deny::DenyMaps,
     error::XdpError,
     filter::RuleCount,
-    steering::{Steering, address_key, service_key},
+    room::room_mark,
+    steering::{SteeredKind, SteeredService, Steering, address_key, service_key},
     test_run::XdpAction,
 };
 use super::filter::KernelPlan;
@@ -88,6 +91,8 @@ impl XdpProgram {
         filter::size(&mut loader, filter);
         let has_rules = u32::from(!filter.places.is_empty());
         loader.override_global("FILTER_HAS_RULES", &has_rules, true);
+        let room_mark = room_mark().word(0);
+        loader.override_global("ROOM_MARK", &room_mark, true);
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
         // longer to read than all the rest takes (seconds in an emulated machine).
         let mut object = loader.btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
@@ -188,8 +193,8 @@ impl XdpProgram {
         Ok(info.map_err(|source| XdpError::loading(source.into()))?.id())
     }
 
-    /// Changes what is steered to `steering` while packets flow. Services and addresses that stay are not
-    /// touched; new ones are inserted before old ones are removed.
+    /// Changes what is steered to `steering` while packets flow. What stays is not touched, and new entries are
+    /// inserted before old ones are removed: a packet that both steer is steered at every moment between.
     ///
     /// # Errors
     ///

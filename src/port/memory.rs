@@ -98,8 +98,8 @@ impl Port for MemoryPort {
             let len = packet.len().min(frame.buffer.len() - self.room);
             frame.len = self.room + len;
             frame.buffer[self.room..frame.len].copy_from_slice(&packet[..len]);
-            let len = len as u32;
-            received.push(frame, len);
+            let received_bytes = frame.len as u32;
+            received.push(frame, received_bytes);
         }
     }
 

@@ -44,7 +44,8 @@ pub trait Port {
     /// Takes whole packets that have arrived into `received`, as far as there is room.
     fn receive(&mut self, received: &mut Received<Self::Frame>);
 
-    /// The buffer of a received frame, and where in it the packet lies.
+    /// The buffer of a received frame, and where in it the packet lies: from the end of the room in front of it to the end of
+    /// what was received into this frame.
     fn buffer<'a>(&'a self, frame: &'a mut Self::Frame) -> (&'a mut [u8], Span);
 
     /// Makes a frame send what lies at `span` in its buffer, instead of all from the buffer's beginning to where the packet

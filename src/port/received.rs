@@ -19,7 +19,7 @@ pub struct Received<F> {
 #[derive(Clone, Copy)]
 struct Span {
     frames: u8,
-    /// Length of the whole packet in bytes.
+    /// Bytes of all its frames.
     len: u32,
 }
 
@@ -48,7 +48,7 @@ impl<F> Received<F> {
         (BATCH_SIZE - self.packets.len()).min(MAX_FRAMES - self.frames.len())
     }
 
-    /// Adds a packet of one frame.
+    /// Adds a packet of one frame, `len` bytes of which were received, room in front of the packet included.
     ///
     /// # Panics
     ///
@@ -59,7 +59,8 @@ impl<F> Received<F> {
         self.packets.push(Span { frames: 1, len });
     }
 
-    /// Adds a packet of several frames, at most [`MAX_FRAGMENTS`].
+    /// Adds a packet of several frames, at most [`MAX_FRAGMENTS`], which `len` bytes were received into, room in front of the
+    /// packet included.
     ///
     /// # Panics
     ///
@@ -71,7 +72,8 @@ impl<F> Received<F> {
         self.packets.push(Span { frames: (self.frames.len() - before) as u8, len });
     }
 
-    /// The first frame of every packet, and the packet's length in bytes.
+    /// The first frame of every packet, and the bytes received into all its frames: the packet's length, and the room in front
+    /// of it, which [`Port::buffer`](super::Port::buffer) tells.
     #[inline]
     pub fn packets_mut(&mut self) -> impl Iterator<Item = (&mut F, u32)> {
         let mut frames = self.frames.iter_mut();
@@ -97,7 +99,7 @@ impl<F> Received<F> {
         }
     }
 
-    /// Lengths of the packets in bytes, summed.
+    /// Bytes received, room in front of packets included.
     #[inline]
     pub fn bytes(&self) -> u64 {
         self.packets.iter().map(|span| u64::from(span.len)).sum()

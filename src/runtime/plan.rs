@@ -9,7 +9,7 @@ use crate::kernel;
 use crate::kernel::filter::{KernelPlan, Place, PlanError, WhyWorker};
 use crate::kernel::link::Link;
 use crate::kernel::next_hops::{Answer, Unresolved};
-use crate::kernel::xdp::{Steering, service_key};
+use crate::kernel::xdp::{SteeredService, Steering, service_key};
 use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
 use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, choose};
@@ -24,9 +24,8 @@ pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
         services: steering
             .services
             .iter()
-            // Prefixes and ranges are not steered yet.
             .filter(|(vip, _, ports)| vip.mapped().1 == 128 && ports.start() == ports.end())
-            .map(|(vip, protocol, ports)| service_key(vip.address(), protocol.number(), *ports.start()))
+            .map(|(vip, protocol, ports)| SteeredService::single(vip.address(), protocol.number(), *ports.start()))
             .collect(),
         host_addresses: if steering.all { host_addresses.into_iter().collect() } else { HashSet::new() },
     }

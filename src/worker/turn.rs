@@ -140,13 +140,16 @@ impl<P: Port, S: Stage> Worker<P, S> {
         let counters = self.counters.inner();
         counters.batches.add(1);
         counters.rx_packets.add(self.received.len() as u64);
-        counters.rx_bytes.add(self.received.bytes());
 
         let mut batch = Batch::new(port as PortIndex);
-        for (frame, len) in self.received.packets_mut() {
+        let mut bytes = 0;
+        for (frame, received) in self.received.packets_mut() {
             let (buffer, span) = self.ports[port].buffer(frame);
+            let len = received - span.start as u32;
+            bytes += u64::from(len);
             batch.push_at(buffer, span, len);
         }
+        counters.rx_bytes.add(bytes);
         if self.reads_headers {
             batch.parse();
         }

@@ -4,7 +4,7 @@ use std::{net::UdpSocket, process::Command};
 use xfwd_netns::lab_or_skip;
 
 use nix::sched::{CloneFlags, unshare};
-use xfwd::kernel::xdp::{Steering, XdpError, XdpMode, XdpProgram, service_key};
+use xfwd::kernel::xdp::{SteeredService, Steering, XdpError, XdpMode, XdpProgram};
 use xfwd_ebpf_types::Cause;
 use xsk_rs::{
     Socket, Umem,
@@ -174,7 +174,7 @@ fn packet_from_the_wire_reaches_the_socket_of_its_queue() {
     assert_eq!(unsafe { fill.produce(&frames) }, frames.len());
 
     let mut program = XdpProgram::load(&Steering {
-        services: [service_key(VIP4.into(), UDP, PORT)].into(),
+        services: vec![SteeredService::single(VIP4.into(), UDP, PORT)],
         ..Steering::default()
     })
     .unwrap();

@@ -12,6 +12,7 @@ mod filter;
 mod loops;
 mod packets;
 mod parser;
+mod services;
 mod steering;
 #[path = "../support/mod.rs"]
 mod support;

@@ -157,3 +157,29 @@ pub fn frame4(content: &[u8]) -> Vec<u8> {
 pub fn frame6(content: &[u8]) -> Vec<u8> {
     ethernet(&[], 0x86dd, content)
 }
+
+/// An ICMP error, which quotes `packet` as far as RFC 792 asks for: its IP header and 8 bytes.
+pub fn icmp_error(kind: u8, packet: &[u8], header_bytes: usize) -> Vec<u8> {
+    icmp(kind, 0, &packet[..packet.len().min(header_bytes + 8)])
+}
+
+/// A TCP or UDP packet from a service to some client.
+pub fn answer4(from: Ipv4Addr, protocol: u8, port: u16) -> Vec<u8> {
+    let mut packet = ipv4(Ipv4Addr::new(203, 0, 113, 5), protocol, &segment(protocol, SOURCE_PORT));
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[20..22].copy_from_slice(&port.to_be_bytes());
+    packet
+}
+
+/// As [`answer4`], in IPv6.
+pub fn answer6(from: Ipv6Addr, protocol: u8, port: u16) -> Vec<u8> {
+    let mut packet = ipv6(OTHER6, protocol, &segment(protocol, SOURCE_PORT));
+    packet[8..24].copy_from_slice(&from.octets());
+    packet[40..42].copy_from_slice(&port.to_be_bytes());
+    packet
+}
+
+/// A TCP or UDP header with some payload.
+pub fn segment(protocol: u8, port: u16) -> Vec<u8> {
+    if protocol == TCP { tcp(port, 0, b"payload") } else { udp(port, b"payload") }
+}

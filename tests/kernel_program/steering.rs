@@ -4,21 +4,20 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use xfwd_netns::lab_or_skip;
 
 use xfwd::kernel::xdp::{
-    KernelCounters, Steering, XdpAction, XdpError, XdpProgram, address_key, service_key,
+    KernelCounters, SteeredService, Steering, XdpAction, XdpError, XdpProgram, address_key,
 };
-use xfwd_ebpf_types::{Cause, MAX_HOST_ADDRESSES, MAX_QUEUES, Outcome};
+use xfwd_ebpf_types::{Cause, CauseClass, MAX_HOST_ADDRESSES, MAX_QUEUES, Outcome};
 
 use crate::packets::*;
 
 fn services() -> Steering {
     Steering {
-        services: [
-            service_key(VIP4.into(), TCP, PORT),
-            service_key(VIP4.into(), UDP, PORT),
-            service_key(VIP6.into(), TCP, PORT),
-            service_key(VIP6.into(), UDP, PORT),
-        ]
-        .into(),
+        services: vec![
+            SteeredService::single(VIP4.into(), TCP, PORT),
+            SteeredService::single(VIP4.into(), UDP, PORT),
+            SteeredService::single(VIP6.into(), TCP, PORT),
+            SteeredService::single(VIP6.into(), UDP, PORT),
+        ],
         ..Steering::default()
     }
 }
@@ -28,7 +27,7 @@ fn all() -> Steering {
     Steering {
         all: true,
         host_addresses: [HOST4.into(), HOST6.into(), VIP4.into()].into(),
-        services: [service_key(VIP4.into(), TCP, PORT)].into(),
+        services: vec![SteeredService::single(VIP4.into(), TCP, PORT)],
     }
 }
 
@@ -43,7 +42,7 @@ fn socket() -> OwnedFd {
 }
 
 /// A program with a socket for queue 0, by which test runs come.
-fn with_socket(steering: &Steering) -> (XdpProgram, OwnedFd) {
+pub fn with_socket(steering: &Steering) -> (XdpProgram, OwnedFd) {
     let mut program = XdpProgram::load(steering).unwrap();
     let socket = socket();
     program.insert_socket(0, &socket).unwrap();
@@ -51,7 +50,7 @@ fn with_socket(steering: &Steering) -> (XdpProgram, OwnedFd) {
 }
 
 /// Runs a packet; exactly the counter that `count` reads must move, by one.
-fn expect(
+pub fn expect(
     program: &XdpProgram,
     what: &str,
     frame: &[u8],
@@ -71,9 +70,9 @@ fn expect(
     assert_eq!(moved.len(), 1, "{what}: {moved:?}");
 }
 
-fn expect_cause(program: &XdpProgram, what: &str, frame: &[u8], cause: Cause) {
+pub fn expect_cause(program: &XdpProgram, what: &str, frame: &[u8], cause: Cause) {
     let action = match cause {
-        Cause::SteeredService | Cause::SteeredAll => XdpAction::Redirect,
+        cause if cause.class() == CauseClass::Steered => XdpAction::Redirect,
         _ => XdpAction::Pass,
     };
     expect(program, what, frame, action, |counters| counters.get(cause));
@@ -115,7 +114,7 @@ fn service_packets_are_steered_and_all_others_pass() {
             frame4(&ipv4(VIP4, TCP, &tcp(PORT.swap_bytes(), 0, b""))),
             Cause::PassedNoService,
         ),
-        ("ping of the VIP", frame4(&ipv4(VIP4, ICMP, &icmp(8, 0, b""))), Cause::PassedNoService),
+        ("ping of the VIP", frame4(&ipv4(VIP4, ICMP, &icmp(8, 0, b""))), Cause::SteeredIcmp),
         ("unknown protocol to the VIP", frame4(&ipv4(VIP4, 132, &[0; 12])), Cause::PassedNoService),
         ("ARP", ethernet(&[], ARP, &arp()), Cause::PassedArp),
         ("ARP with a VLAN tag", ethernet(&[(VLAN, 5)], ARP, &arp()), Cause::PassedArp),
@@ -123,13 +122,14 @@ fn service_packets_are_steered_and_all_others_pass() {
         (
             "first fragment",
             frame4(&ipv4_part(VIP4, UDP, &[], FIRST, &udp(PORT, b"x"))),
-            Cause::PassedFragment,
+            Cause::SteeredFragment,
         ),
-        ("later fragment", frame4(&ipv4_part(VIP4, UDP, &[], LAST, b"x")), Cause::PassedFragment),
+        ("later fragment", frame4(&ipv4_part(VIP4, UDP, &[], LAST, b"x")), Cause::SteeredFragment),
+        ("fragment elsewhere", frame4(&ipv4_part(OTHER4, UDP, &[], LAST, b"x")), Cause::PassedFragment),
         (
             "IPv6 fragment",
             frame6(&ipv6(VIP6, FRAGMENT, &fragment_header(TCP, FIRST, &tcp(PORT, 0, b"")))),
-            Cause::PassedFragment,
+            Cause::SteeredFragment,
         ),
         ("fragment of a ping", frame4(&ipv4_part(VIP4, ICMP, &[], LAST, b"x")), Cause::PassedNoService),
         (
@@ -137,7 +137,7 @@ fn service_packets_are_steered_and_all_others_pass() {
             frame6(&ipv6(VIP6, ICMPV6, &icmp(135, 0, &[0; 16]))),
             Cause::PassedNeighbourDiscovery,
         ),
-        ("ping of the IPv6 VIP", frame6(&ipv6(VIP6, ICMPV6, &icmp(128, 0, b""))), Cause::PassedNoService),
+        ("ping of the IPv6 VIP", frame6(&ipv6(VIP6, ICMPV6, &icmp(128, 0, b""))), Cause::SteeredIcmp),
     ];
     for (what, frame, cause) in cases {
         expect_cause(&program, what, frame, *cause);
@@ -176,8 +176,9 @@ fn everything_is_steered_but_what_the_host_needs() {
         (
             "fragment to that address",
             frame4(&ipv4_part(VIP4, TCP, &[], FIRST, &tcp(PORT, 0, b""))),
-            Cause::PassedHost,
+            Cause::SteeredFragment,
         ),
+        ("fragment of another protocol", frame4(&ipv4_part(VIP4, UDP, &[], LAST, b"x")), Cause::PassedHost),
     ];
     for (what, frame, cause) in cases {
         expect_cause(&program, what, frame, *cause);
@@ -259,7 +260,7 @@ fn steering_changes_while_the_program_runs() {
     expect_cause(&program, "before", &to_other, Cause::PassedNoService);
     program
         .set_steering(&Steering {
-            services: [service_key(OTHER4.into(), TCP, PORT)].into(),
+            services: vec![SteeredService::single(OTHER4.into(), TCP, PORT)],
             ..Steering::default()
         })
         .unwrap();

@@ -55,8 +55,8 @@ causes! {
     PassedNeighbourDiscovery = 5, Passed, "passed-neighbour-discovery";
     /// Addressed to the host itself (only with `steer = "all"`).
     PassedHost = 6, Passed, "passed-host";
-    /// A fragment of a TCP or UDP packet (only without `steer = "all"`). Later fragments carry no port, so
-    /// which of them belong to a service is not known: all of them pass.
+    /// A fragment of a TCP or UDP packet to an address that has no service of its protocol (only without
+    /// `steer = "all"`).
     PassedFragment = 7, Passed, "passed-fragment";
     /// Neither IPv4, IPv6 nor ARP (only without `steer = "all"`).
     PassedNotIp = 8, Passed, "passed-not-ip";
@@ -64,6 +64,11 @@ causes! {
     DroppedRule = 9, Dropped, "dropped-rule";
     /// On the dynamic deny list.
     DroppedDenied = 10, Dropped, "dropped-denied";
+    /// A fragment of a TCP or UDP packet, the first or a later one, to an address that has a service of its protocol:
+    /// redirected to the queue's socket. Only the first carries a port, and all fragments of a datagram go one way.
+    SteeredFragment = 11, Steered, "steered-fragment";
+    /// ICMP for a service: an echo request to its address, or an error about a packet from its address and port.
+    SteeredIcmp = 12, Steered, "steered-icmp";
 }
 
 impl Cause {

@@ -9,7 +9,7 @@ pub const MAX_DENIED_PREFIXES: u32 = 65_536;
 /// Most 5-tuples.
 pub const MAX_DENIED_FLOWS: u32 = 131_072;
 
-/// The one element of `DENY`: which maps have entries. A map without is not looked into.
+/// The variable `DENY`, the one element of the map `.data.deny`: which maps have entries. A map without is not looked into.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DenySettings {

@@ -13,12 +13,17 @@ pub mod filter;
 mod headers;
 #[cfg(feature = "aya")]
 mod pod;
+mod room;
 mod steering;
 pub mod trafficgen;
 
 pub use counters::{Cause, CauseClass};
 pub use headers::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
-pub use steering::{MAX_HOST_ADDRESSES, MAX_QUEUES, MAX_SERVICES, ServiceKey, Settings, map_ipv4};
+pub use room::{MAX_ROOM, MIN_ROOM, RoomMark};
+pub use steering::{
+    MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_QUEUES, MAX_SERVICES, NetworkKey, PortKey, ServiceKey,
+    Settings, map_ipv4,
+};
 
 #[cfg(test)]
 mod tests {
@@ -27,8 +32,10 @@ mod tests {
     // The sizes are also part of the maps: a change here is a change of the XDP program's interface.
     #[test]
     fn map_keys_and_values_have_no_padding() {
-        assert_eq!(size_of::<Settings>(), 4);
+        assert_eq!(size_of::<Settings>(), 4 + 4);
         assert_eq!(size_of::<ServiceKey>(), 16 + 2 + 1 + 1);
+        assert_eq!(size_of::<NetworkKey>(), 4 + 16);
+        assert_eq!(size_of::<PortKey>(), 4 + 4 + 1 + 1 + 2);
         assert_eq!(size_of::<Headers>(), 8 + 2 * MAX_VLAN_TAGS + 6 * 2 + 4 + 4);
     }
 

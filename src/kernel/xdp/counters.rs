@@ -58,7 +58,7 @@ mod tests {
         // Two places are never counted in: an outcome that is not malformed has a place, too.
         let well_formed = Outcome::ALL.iter().filter(|outcome| !outcome.is_malformed());
         assert_eq!(counters.iter().count() + well_formed.count(), Cause::COUNTERS as usize);
-        assert_eq!(counters.total(CauseClass::Steered), 2);
+        assert_eq!(counters.total(CauseClass::Steered), 4);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct DenyMaps {
     used: [usize; 4],
 }
 
+/// The variable of the program that says which of the maps have entries.
+const SETTINGS: &str = ".data.deny";
+
 /// A map's name, and its bit in the settings.
 const MAPS: [(&str, u32); 4] = [
     ("DENY_HOSTS", DenySettings::HOSTS),
@@ -81,7 +84,7 @@ fn flow_key(src: &SocketAddr, dst: &SocketAddr, protocol: u8) -> FlowKey {
 impl DenyMaps {
     pub(super) fn take(object: &mut Ebpf) -> Option<Self> {
         Some(Self {
-            settings: take_map(object, "DENY").ok()?,
+            settings: take_map(object, SETTINGS).ok()?,
             hosts: take_map(object, "DENY_HOSTS").ok()?,
             prefixes_v4: take_map(object, "DENY_V4").ok()?,
             prefixes_v6: take_map(object, "DENY_V6").ok()?,
@@ -95,7 +98,7 @@ impl DenyMaps {
         let settings = DenySettings { used: bits.sum() };
         self.settings
             .set(0, settings, 0)
-            .map_err(|source| XdpError::map("DENY", "element 0".to_owned(), source))
+            .map_err(|source| XdpError::map(SETTINGS, "element 0".to_owned(), source))
     }
 }
 

@@ -1,20 +1,19 @@
 //! Which packets leave the kernel, as plain data.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive};
 
 use xfwd_ebpf_types::{ServiceKey, map_ipv4};
+
+use crate::stages::filter::Prefix;
 
 /// Which packets of an interface go to AF_XDP sockets. Everything else stays with the host network stack.
 ///
 /// ```
-/// use xfwd::kernel::xdp::{Steering, service_key};
+/// use xfwd::kernel::xdp::{SteeredService, Steering};
 ///
 /// const TCP: u8 = 6;
 /// let steering = Steering {
-///     services: [service_key("192.0.2.10".parse().unwrap(), TCP, 443)].into(),
+///     services: vec![SteeredService::single("192.0.2.10".parse().unwrap(), TCP, 443)],
 ///     ..Steering::default()
 /// };
 /// assert!(!steering.all);
@@ -22,19 +21,67 @@ use xfwd_ebpf_types::{ServiceKey, map_ipv4};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
     /// Everything leaves the kernel but ARP, neighbour discovery, malformed packets, and what is addressed to
-    /// the host (fragments of a service's packets too, if the service's address is one of the host's).
-    /// Multicast and broadcast leave as well, unless their addresses are listed in `host_addresses`.
+    /// the host. Multicast and broadcast leave as well, unless their addresses are listed in `host_addresses`.
     pub all: bool,
-    /// Packets to these leave the kernel, whole TCP and UDP packets only; also when the address is one of the
-    /// host's.
-    pub services: HashSet<ServiceKey>,
+    /// Packets for these leave the kernel, also when the address is one of the host's.
+    pub services: Vec<SteeredService>,
     /// Addresses of the host; looked at only with `all`.
     pub host_addresses: HashSet<IpAddr>,
 }
 
+/// A service whose packets leave the kernel:
+///
+/// * whole packets of its protocol to one of its addresses and ports;
+/// * fragments of its protocol, the first and later ones, to one of its addresses, whatever the port;
+/// * ICMP errors about a packet *from* one of its addresses and ports: destination unreachable, packet too big, time
+///   exceeded, parameter problem. The packet they are about must be TCP or UDP, have its ports (so be no later fragment), and no
+///   IPv6 extension headers;
+/// * for a [`Vip`](SteeredKind::Vip), echo requests to one of its addresses, unless they are fragments.
+///
+/// Several may have an address in common. A packet is that of the service of this very address and port; else that of the
+/// longest prefix which has a service on that port (not: of the longest prefix at all); where two are alike, of the first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SteeredService {
+    /// Its addresses. A prefix that is one address is the same as that address.
+    pub network: Prefix,
+    /// IP protocol number: 6 (TCP) or 17 (UDP). No packet is found for others.
+    pub protocol: u8,
+    /// Its ports.
+    pub ports: RangeInclusive<u16>,
+    /// Bytes of outer headers that its packets are going to get: so much room is made in front of each, where the driver
+    /// lets it. 0 for none, else at least [`MIN_ROOM`](xfwd_ebpf_types::MIN_ROOM) and at most
+    /// [`MAX_ROOM`](xfwd_ebpf_types::MAX_ROOM), to which others are brought. Fragments get the most that a service of their
+    /// address and protocol wants, ICMP errors that of their service, echo requests none.
+    pub room: u8,
+    /// What the addresses are.
+    pub kind: SteeredKind,
+}
+
+/// What the addresses of a [`SteeredService`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SteeredKind {
+    /// Virtual addresses, which clients send to and may ping.
+    Vip,
+    /// Addresses of the balancer's own, with the ports that it takes for NAT. Pings are the host's.
+    Nat,
+}
+
+impl SteeredService {
+    /// A virtual service of one address and port (in host byte order), without room.
+    pub fn single(address: IpAddr, protocol: u8, port: u16) -> Self {
+        Self {
+            network: Prefix::new(address, u8::MAX),
+            protocol,
+            ports: port..=port,
+            room: 0,
+            kind: SteeredKind::Vip,
+        }
+    }
+}
+
 /// The map key of a service: address, IP protocol number (6 TCP, 17 UDP) and port (in host byte order).
 pub fn service_key(address: IpAddr, protocol: u8, port: u16) -> ServiceKey {
-    ServiceKey { address: address_key(address), port: port.to_be_bytes(), protocol, zero: 0 }
+    ServiceKey { address: address_key(address), port: port.to_be_bytes(), protocol, scope: 0 }
 }
 
 /// An address as the maps hold it: IPv6, or IPv4 mapped to IPv6 (RFC 4291, section 2.5.5.2).
@@ -42,17 +89,6 @@ pub fn address_key(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => map_ipv4(address.octets()),
         IpAddr::V6(address) => address.octets(),
-    }
-}
-
-/// A service's key in words, for messages.
-pub(super) fn service_name(key: &ServiceKey) -> String {
-    let address = Ipv6Addr::from(key.address).to_canonical();
-    let port = u16::from_be_bytes(key.port);
-    match key.protocol {
-        6 => format!("{address} tcp/{port}"),
-        17 => format!("{address} udp/{port}"),
-        other => format!("{address} protocol {other} port {port}"),
     }
 }
 
@@ -65,13 +101,14 @@ mod tests {
         let key = service_key(IpAddr::from([192, 0, 2, 1]), 6, 0x1234);
         assert_eq!(key.address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
         assert_eq!(key.port, [0x12, 0x34]);
-        assert_eq!(key.zero, 0);
+        assert_eq!(key.scope, 0);
     }
 
     #[test]
-    fn messages_name_a_service_as_people_write_it() {
-        assert_eq!(service_name(&service_key(IpAddr::from([192, 0, 2, 1]), 17, 53)), "192.0.2.1 udp/53");
-        let address = "2001:db8::1".parse().unwrap();
-        assert_eq!(service_name(&service_key(address, 6, 443)), "2001:db8::1 tcp/443");
+    fn one_address_is_a_prefix_of_its_whole_length() {
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let service = SteeredService::single(address.parse().unwrap(), 6, 443);
+            assert_eq!(service.network, address.parse().unwrap());
+        }
     }
 }

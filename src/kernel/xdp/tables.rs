@@ -1,105 +1,223 @@
 //! The maps that hold a [`Steering`], and how they get from one to the next.
 
-use std::{collections::HashSet, hash::Hash};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    os::fd::AsFd,
+};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, Map, MapData, MapError},
+    sys::SyscallError,
 };
-use xfwd_ebpf_types::{MAX_HOST_ADDRESSES, MAX_SERVICES, ServiceKey, Settings};
+use xfwd_ebpf_types::{
+    MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_SERVICES, NetworkKey, PortKey, ServiceKey, Settings,
+    map_ipv4,
+};
 
 use super::{
-    XdpError, address_key,
-    error::is_refused,
-    steering::{Steering, service_name},
+    XdpError, address_key, batch,
+    services::{Compiled, compile},
+    steering::Steering,
     take_map,
 };
+use crate::stages::filter::Prefix;
 
-/// `SETTINGS`, `SERVICES` and `HOST_ADDRESSES`.
+/// `SETTINGS`, `SERVICES`, `NETWORKS`, `PORTS` and `HOST_ADDRESSES`.
 pub(super) struct Tables {
     settings: Array<MapData, Settings>,
     services: Table<ServiceKey, u32>,
+    networks: Table<NetworkKey, u32>,
+    ports: Table<PortKey, u32>,
     host_addresses: Table<[u8; 16], u8>,
+    /// Numbers of the networks that are in the maps, so that one that stays keeps its own.
+    numbers: HashMap<Prefix, u32>,
+    last_number: u32,
 }
 
 impl Tables {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self, XdpError> {
         Ok(Self {
             settings: take_map(object, "SETTINGS")?,
-            services: Table {
-                map: take_map(object, "SERVICES")?,
-                present: HashSet::new(),
-                name: "SERVICES",
-                capacity: MAX_SERVICES,
-                describe: service_name,
-            },
-            host_addresses: Table {
-                map: take_map(object, "HOST_ADDRESSES")?,
-                present: HashSet::new(),
-                name: "HOST_ADDRESSES",
-                capacity: MAX_HOST_ADDRESSES,
-                describe: |address| std::net::Ipv6Addr::from(*address).to_canonical().to_string(),
-            },
+            services: Table::take(object, "SERVICES", MAX_SERVICES, service_name)?,
+            networks: Table::take(object, "NETWORKS", MAX_NETWORKS, network_name)?,
+            ports: Table::take(object, "PORTS", MAX_PORTS, port_name)?,
+            host_addresses: Table::take(object, "HOST_ADDRESSES", MAX_HOST_ADDRESSES, |key| {
+                address_name(*key)
+            })?,
+            numbers: HashMap::new(),
+            last_number: NetworkKey::NOTHING,
         })
     }
 
-    /// Widens before it narrows what the host keeps: with `all` switched on, the host's addresses must be
-    /// known first; switched off, they may go last.
+    /// Widens before it narrows: what is steered before and after is steered at every moment between, and with `all`
+    /// switched on, the host's addresses are known first; switched off, they go last.
     pub(super) fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
-        let host_addresses: HashSet<_> =
-            steering.host_addresses.iter().map(|&address| address_key(address)).collect();
-        self.services.insert_missing(&steering.services)?;
-        self.host_addresses.insert_missing(&host_addresses)?;
-        let settings = Settings { steer_all: u32::from(steering.all) };
+        let host_addresses =
+            steering.host_addresses.iter().map(|&address| (address_key(address), 0)).collect();
+        let compiled = compile(&steering.services);
+        let (networks, ports) = self.number(&compiled);
+        self.services.put(&compiled.services)?;
+        // Numbers point at ports.
+        self.ports.put(&ports)?;
+        self.networks.put(&networks)?;
+        self.host_addresses.put(&host_addresses)?;
+        let settings = Settings {
+            steer_all: u32::from(steering.all),
+            networks: u32::from(!compiled.networks.is_empty()),
+        };
         self.settings
             .set(0, settings, 0)
             .map_err(|source| XdpError::map("SETTINGS", "element 0".to_owned(), source))?;
-        self.host_addresses.remove_others(&host_addresses)?;
-        self.services.remove_others(&steering.services)
+        self.host_addresses.keep_only(&host_addresses)?;
+        self.networks.keep_only(&networks)?;
+        self.ports.keep_only(&ports)?;
+        self.numbers.retain(|prefix, _| compiled.networks.contains_key(prefix));
+        self.services.keep_only(&compiled.services)
+    }
+
+    /// Gives every network its number. One that was used before is not used again: a packet may just be looking for it.
+    fn number(&mut self, compiled: &Compiled) -> (HashMap<NetworkKey, u32>, HashMap<PortKey, u32>) {
+        let (mut networks, mut ports) = (HashMap::new(), HashMap::new());
+        if compiled.hides_mapped {
+            // 0.0.0.0/0, if there is one, overwrites it.
+            let mapped = NetworkKey { length: 96, address: map_ipv4([0; 4]) };
+            networks.insert(mapped, NetworkKey::NOTHING);
+        }
+        for (prefix, of_network) in &compiled.networks {
+            let number = *self.numbers.entry(*prefix).or_insert_with(|| {
+                self.last_number += 1;
+                self.last_number
+            });
+            let (address, length) = prefix.mapped();
+            networks.insert(NetworkKey { length: length.into(), address }, number);
+            ports.extend(of_network.iter().map(|entry| {
+                let key = PortKey {
+                    length: entry.length,
+                    network: number,
+                    protocol: entry.protocol,
+                    scope: entry.scope,
+                    port: entry.port.to_be_bytes(),
+                };
+                (key, entry.room)
+            }));
+        }
+        (networks, ports)
     }
 }
 
-/// A hash map used as a set. Nothing else writes to it, so what is in it is known without asking the kernel.
+/// A hash map or trie. Nothing else writes to it, so what is in it is known without asking the kernel.
 struct Table<K, V> {
-    map: HashMap<MapData, K, V>,
-    present: HashSet<K>,
+    map: MapData,
+    present: HashMap<K, V>,
     name: &'static str,
     capacity: u32,
     describe: fn(&K) -> String,
 }
 
-impl<K: Pod + Eq + Hash, V: Pod + Default> Table<K, V> {
-    fn insert_missing(&mut self, wanted: &HashSet<K>) -> Result<(), XdpError> {
+impl<K: Pod + Eq + Hash, V: Pod + Eq> Table<K, V> {
+    fn take(
+        object: &mut Ebpf,
+        name: &'static str,
+        capacity: u32,
+        describe: fn(&K) -> String,
+    ) -> Result<Self, XdpError> {
+        let Some(Map::HashMap(map) | Map::LpmTrie(map)) = object.take_map(name) else {
+            return Err(XdpError::Object { name });
+        };
+        // The kernel copies as many bytes as the map says.
+        let info = map.info().map_err(|source| XdpError::map(name, "its sizes".to_owned(), source))?;
+        if (info.key_size() as usize, info.value_size() as usize) != (size_of::<K>(), size_of::<V>()) {
+            return Err(XdpError::Object { name });
+        }
+        Ok(Self { map, present: HashMap::new(), name, capacity, describe })
+    }
+
+    /// Inserts what is missing, and changes what has another value.
+    fn put(&mut self, wanted: &HashMap<K, V>) -> Result<(), XdpError> {
         if wanted.len() > self.capacity as usize {
             return Err(XdpError::MapFull { map: self.name, wanted: wanted.len(), capacity: self.capacity });
         }
         // Old and new entries are in the map at once, if they fit; if not, what is not wanted any more makes
         // room.
-        if self.present.union(wanted).count() > self.capacity as usize {
-            self.remove_others(wanted)?;
+        let others = self.present.keys().filter(|key| !wanted.contains_key(*key)).count();
+        if others + wanted.len() > self.capacity as usize {
+            self.keep_only(wanted)?;
         }
-        for key in wanted {
-            if self.present.contains(key) {
-                continue;
-            }
-            self.map
-                .insert(key, V::default(), 0)
-                .map_err(|source| XdpError::map(self.name, (self.describe)(key), source))?;
-            self.present.insert(*key);
-        }
-        Ok(())
+        let (keys, values): (Vec<K>, Vec<V>) =
+            wanted.iter().filter(|(key, value)| self.present.get(*key) != Some(*value)).unzip();
+        let result = batch::update(self.map.fd().as_fd(), &keys, &values);
+        let done = result.as_ref().map_or_else(|(done, _)| *done, |()| keys.len());
+        self.present.extend(keys.iter().copied().zip(values).take(done));
+        result.map_err(|(done, source)| self.error(keys.get(done), "BPF_MAP_UPDATE_BATCH", source))
     }
 
-    fn remove_others(&mut self, wanted: &HashSet<K>) -> Result<(), XdpError> {
-        let others: Vec<K> = self.present.difference(wanted).copied().collect();
-        for key in others {
-            match self.map.remove(&key) {
-                Err(source) if !is_refused(&source, libc::ENOENT) => {
-                    return Err(XdpError::map(self.name, (self.describe)(&key), source));
-                }
-                _ => self.present.remove(&key),
-            };
+    /// Removes everything else.
+    fn keep_only(&mut self, wanted: &HashMap<K, V>) -> Result<(), XdpError> {
+        let others: Vec<K> = self.present.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        let result = batch::delete(self.map.fd().as_fd(), &others);
+        let done = result.as_ref().map_or_else(|(done, _)| *done, |()| others.len());
+        for key in &others[..done.min(others.len())] {
+            self.present.remove(key);
         }
-        Ok(())
+        result.map_err(|(done, source)| self.error(others.get(done), "BPF_MAP_DELETE_BATCH", source))
+    }
+
+    fn error(&self, key: Option<&K>, call: &'static str, source: std::io::Error) -> XdpError {
+        let source = MapError::SyscallError(SyscallError { call, io_error: source });
+        XdpError::map(self.name, key.map_or_else(String::new, self.describe), source)
+    }
+}
+
+fn address_name(address: [u8; 16]) -> String {
+    Ipv6Addr::from(address).to_canonical().to_string()
+}
+
+fn endpoint_name(protocol: u8, scope: u8, port: [u8; 2]) -> String {
+    let port = match scope {
+        ServiceKey::ANY_PORT => "any port".to_owned(),
+        _ => u16::from_be_bytes(port).to_string(),
+    };
+    match protocol {
+        6 => format!("tcp/{port}"),
+        17 => format!("udp/{port}"),
+        1 | 58 => "ping".to_owned(),
+        other => format!("protocol {other} port {port}"),
+    }
+}
+
+/// A service's key in words, for messages.
+fn service_name(key: &ServiceKey) -> String {
+    format!("{} {}", address_name(key.address), endpoint_name(key.protocol, key.scope, key.port))
+}
+
+fn network_name(key: &NetworkKey) -> String {
+    let address = Ipv6Addr::from(key.address).to_canonical();
+    let length = if matches!(address, IpAddr::V4(_)) { key.length.saturating_sub(96) } else { key.length };
+    format!("{address}/{length}")
+}
+
+fn port_name(key: &PortKey) -> String {
+    let bits = key.length.saturating_sub(PortKey::ALL_PORTS);
+    format!("network {}, {}, {bits} bits", key.network, endpoint_name(key.protocol, key.scope, key.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::xdp::service_key;
+
+    #[test]
+    fn messages_name_a_service_as_people_write_it() {
+        assert_eq!(service_name(&service_key(IpAddr::from([192, 0, 2, 1]), 17, 53)), "192.0.2.1 udp/53");
+        let address = "2001:db8::1".parse().unwrap();
+        assert_eq!(service_name(&service_key(address, 6, 443)), "2001:db8::1 tcp/443");
+        let fragments =
+            ServiceKey { port: [0; 2], scope: ServiceKey::ANY_PORT, ..service_key(address, 6, 0) };
+        assert_eq!(service_name(&fragments), "2001:db8::1 tcp/any port");
+        let network = NetworkKey { length: 120, address: map_ipv4([192, 0, 2, 0]) };
+        assert_eq!(network_name(&network), "192.0.2.0/24");
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use xfwd_ebpf_types::RoomMark;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
 use super::fragments::Fragments;
@@ -55,6 +56,17 @@ fn prefetch(start: *const u8) {
     let _ = start;
 }
 
+/// Room in front of the packet in `received`, which is all that was received into a frame.
+#[inline(always)]
+fn room(mark: RoomMark, received: &[u8]) -> usize {
+    let Some(word) = received.first_chunk() else { return 0 };
+    match mark.room(u64::from_le_bytes(*word)) {
+        // Larger than what was received is no room that a program has made.
+        Some(room) if room < received.len() => room,
+        _ => 0,
+    }
+}
+
 /// One AF_XDP socket with its four rings.
 pub struct XskPort {
     interface: String,
@@ -71,6 +83,7 @@ pub struct XskPort {
     counters: PortCounters,
     scratch: [FrameDesc; BATCH_SIZE],
     fragments: Fragments<XskFrame>,
+    room_mark: Option<RoomMark>,
 }
 
 /// The rings of one socket, as `xsk-rs` gives them.
@@ -99,7 +112,14 @@ impl XskPort {
             counters: PortCounters::default(),
             scratch: [FrameDesc::default(); BATCH_SIZE],
             fragments: Fragments::new(),
+            room_mark: None,
         }
+    }
+
+    /// Looks for room in front of received packets, which XDP programs that were loaded with this mark have made
+    /// ([`kernel::xdp::room_mark`](crate::kernel::xdp::room_mark)). Without a mark a packet begins where its frame begins.
+    pub fn set_room_mark(&mut self, mark: RoomMark) {
+        self.room_mark = Some(mark);
     }
 
     /// Name of the interface.
@@ -120,6 +140,13 @@ impl XskPort {
 
     fn fd(&self) -> RawFd {
         self.rx.fd().as_raw_fd()
+    }
+
+    /// Where the bytes of a frame begin in memory.
+    #[inline(always)]
+    fn start(&self, frame: &XskFrame) -> *const u8 {
+        // SAFETY: the frame belongs to this UMEM and is ours: nobody writes to it meanwhile.
+        unsafe { self.umem.data(&frame.0) }.contents().as_ptr()
     }
 
     /// Kicks until the tx ring is empty, nothing moves any more, or what was queued cannot need another kick.
@@ -180,6 +207,10 @@ impl Port for XskPort {
         for index in 0..count {
             // The kernel has given this frame back, so it is ours again.
             let frame = XskFrame(self.scratch[index]);
+            if self.room_mark.is_some() {
+                // `buffer` reads it: with all of them on their way, it does not wait for each.
+                prefetch(self.start(&frame));
+            }
             let (len, more) = (frame.0.lengths().data() as u32, frame.0.has_more_frames());
             if more || self.fragments.is_in_packet() {
                 self.fragments.add(frame, len, more, received);
@@ -191,7 +222,7 @@ impl Port for XskPort {
 
     #[inline]
     fn buffer<'a>(&'a self, frame: &'a mut XskFrame) -> (&'a mut [u8], Span) {
-        let span = Span { start: 0, end: frame.0.lengths().data() };
+        let end = frame.0.lengths().data();
         // SAFETY: the frame belongs to this UMEM, which all ports of a process share, and `&mut XskFrame` is the only
         // right to it: neither the kernel nor anything else here touches it.
         let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
@@ -199,11 +230,13 @@ impl Port for XskPort {
         data.cursor().set_pos(usize::MAX);
         let bytes = data.contents_mut();
         let (start, capacity) = (bytes.as_mut_ptr(), bytes.len());
-        data.cursor().set_pos(span.end);
+        data.cursor().set_pos(end);
         prefetch(start);
         // SAFETY: same bytes as above. Their lifetime is that of the borrow of the frame and of the UMEM, while
         // `DataMut` would tie it to itself.
-        (unsafe { std::slice::from_raw_parts_mut(start, capacity) }, span)
+        let buffer = unsafe { std::slice::from_raw_parts_mut(start, capacity) };
+        let start = self.room_mark.map_or(0, |mark| room(mark, &buffer[..end]));
+        (buffer, Span { start, end })
     }
 
     fn place(&self, frame: &mut XskFrame, Span { start, end }: Span) {

@@ -124,7 +124,7 @@ impl Stage for Balance {
 
 #[inline(always)]
 fn key_of(tuple: &FiveTuple) -> ServiceKey {
-    ServiceKey { address: tuple.dst, port: tuple.dst_port.to_be_bytes(), protocol: tuple.protocol, zero: 0 }
+    ServiceKey { address: tuple.dst, port: tuple.dst_port.to_be_bytes(), protocol: tuple.protocol, scope: 0 }
 }
 
 #[inline(always)]

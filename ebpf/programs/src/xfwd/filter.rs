@@ -15,17 +15,24 @@ use xfwd_ebpf_types::{
 
 use crate::{
     maps::{
-        DENY, DENY_FLOWS, DENY_HOSTS, DENY_V4, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS, FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6,
-        FILTER_TABLE, RULE_COUNTERS,
+        DENY_FLOWS, DENY_HOSTS, DENY_V4, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
+        FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6, FILTER_TABLE, RULE_COUNTERS,
     },
     packet::Packet,
-    parse::{SCTP, TCP, UDP},
+    parse::{SCTP, TCP, UDP, forget_rest},
 };
+
+/// Which maps of the deny list have entries, as bits of [`DenySettings`]. Not a map of its own but a variable, which user
+/// space sees as the map `.data.deny`: every packet asks, and reading it is one instruction.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.deny")]
+static DENY: u32 = 0;
 
 /// Whether the packet is on the deny list.
 #[inline(always)]
 pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
-    let used = DENY.get(0).map_or(0, |settings| settings.used);
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
+    let used = unsafe { core::ptr::read_volatile(&raw const DENY) };
     if used == 0 {
         return false;
     }
@@ -125,6 +132,7 @@ pub fn drops(packet: &Packet, headers: &Headers, source: u32) -> bool {
     if settings.active == 0 {
         return false;
     }
+    let headers = &forget_rest(packet, headers);
     let verdict = verdict(packet, headers, settings, source);
     if verdict == Verdict::NONE.0 {
         return false;
@@ -150,10 +158,14 @@ fn verdict(packet: &Packet, headers: &Headers, settings: &FilterSettings, source
             }
         }
     } else if headers.ip_version == 6 {
-        if settings.src_v6 != 0 && let Some(address) = packet.bytes::<16>(network + 8) {
+        if settings.src_v6 != 0
+            && let Some(address) = packet.bytes::<16>(network + 8)
+        {
             src = class(FILTER_SRC_V6.get(&Key::new(128, *address)).copied().unwrap_or(Verdict::NONE.0));
         }
-        if settings.dst_v6 != 0 && let Some(address) = packet.bytes::<16>(network + 24) {
+        if settings.dst_v6 != 0
+            && let Some(address) = packet.bytes::<16>(network + 24)
+        {
             dst = class(FILTER_DST_V6.get(&Key::new(128, *address)).copied().unwrap_or(Verdict::NONE.0));
         }
     }
@@ -282,7 +294,9 @@ fn by_key(packet: &Packet, headers: &Headers, settings: &FilterSettings, mut ver
         let rest = u32::from_ne_bytes([port_0, port_1, headers.protocol, headers.ip_version]);
         let key = NarrowKey { dst, rest, unused: 0 };
         // SAFETY: the key starts with the 20 bytes of an EndpointKey; entries are not changed while they are read.
-        if let Some(found) = unsafe { FILTER_ENDPOINTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) } {
+        if let Some(found) =
+            unsafe { FILTER_ENDPOINTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) }
+        {
             verdict = min(verdict, *found);
         }
     }
@@ -321,7 +335,13 @@ struct Scan {
 ///
 /// `bpf_loop` (Linux 5.17), since the verifier looks at its body once, and not as often as it runs.
 #[inline(always)]
-fn by_table(packet: &Packet, headers: &Headers, sets: (u32, u32), settings: &FilterSettings, verdict: u32) -> u32 {
+fn by_table(
+    packet: &Packet,
+    headers: &Headers,
+    sets: (u32, u32),
+    settings: &FilterSettings,
+    verdict: u32,
+) -> u32 {
     let mut facts = PacketFacts::of(headers);
     (facts.src_sets, facts.dst_sets) = sets;
     if let Some((src, dst)) = addresses(packet, headers) {

@@ -7,12 +7,15 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
     macros::btf_map,
 };
-use xfwd_ebpf_types::deny::{DenySettings, MAX_DENIED_FLOWS, MAX_DENIED_HOSTS, MAX_DENIED_PREFIXES};
+use xfwd_ebpf_types::deny::{MAX_DENIED_FLOWS, MAX_DENIED_HOSTS, MAX_DENIED_PREFIXES};
 use xfwd_ebpf_types::filter::{
-    Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, MAX_ENDPOINTS, MAX_ENTRIES, MAX_FILTER_PREFIXES, MAX_FLOWS,
-    RuleCounter,
+    Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, MAX_ENDPOINTS, MAX_ENTRIES,
+    MAX_FILTER_PREFIXES, MAX_FLOWS, RuleCounter,
 };
-use xfwd_ebpf_types::{Cause, Headers, MAX_HOST_ADDRESSES, MAX_QUEUES, MAX_SERVICES, ServiceKey, Settings};
+use xfwd_ebpf_types::{
+    Cause, Headers, MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_QUEUES, MAX_SERVICES, PortKey,
+    ServiceKey, Settings,
+};
 
 /// Kernel memory is taken for each entry when it is inserted: the tables are sized for the largest
 /// configuration, which few have, and nothing is inserted while packets are handled.
@@ -29,9 +32,20 @@ pub static XSKS: XskMap<{ MAX_QUEUES as usize }> = XskMap::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 
-/// Virtual addresses with protocol and port; the value is not looked at.
+/// Services of one address and port; the value is the room in front of the packet, see [`xfwd_ebpf_types::ServiceKey`].
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Numbers of the prefixes and addresses that have other services.
+#[btf_map]
+pub static NETWORKS: LpmTrie<[u8; 16], u32, { MAX_NETWORKS as usize }> = LpmTrie::new();
+
+/// Ports by the number of the network, with the room; see [`PortKey`].
+#[btf_map]
+pub static PORTS: LpmTrie<[u8; PORT_KEY_BYTES], u32, { MAX_PORTS as usize }> = LpmTrie::new();
+
+/// A [`PortKey`] without its length.
+pub const PORT_KEY_BYTES: usize = size_of::<PortKey>() - size_of::<u32>();
 
 /// Addresses that stay with the host when everything else is steered; the value is not looked at.
 #[btf_map]
@@ -72,15 +86,12 @@ pub static FILTER_DST_V6: LpmTrie<[u8; 16], u32, { MAX_FILTER_PREFIXES as usize 
 
 /// Verdicts by destination address, protocol and port.
 #[btf_map]
-pub static FILTER_ENDPOINTS: HashMap<EndpointKey, u32, { MAX_ENDPOINTS as usize }, NO_PREALLOC> = HashMap::new();
+pub static FILTER_ENDPOINTS: HashMap<EndpointKey, u32, { MAX_ENDPOINTS as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// Verdicts by 5-tuple.
 #[btf_map]
 pub static FILTER_FLOWS: HashMap<FlowKey, u32, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
-
-/// Which parts of the deny list have entries.
-#[btf_map]
-pub static DENY: Array<DenySettings, 1> = Array::new();
 
 /// Source addresses; the value is not looked at, here and in the next ones.
 #[btf_map]

@@ -3,7 +3,12 @@
 //! A packet may lie in several buffers. Only the first, the linear part, can be read; headers have to be
 //! there. The length of the packet is that of all its buffers.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use xfwd_ebpf_types::RoomMark;
 
 /// One packet, from the Ethernet header on.
 pub struct Packet {
@@ -16,11 +21,7 @@ pub struct Packet {
 impl Packet {
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
-        Self {
-            start: context.data(),
-            linear_end: context.data_end(),
-            context: context.ctx,
-        }
+        Self { start: context.data(), linear_end: context.data_end(), context: context.ctx }
     }
 
     /// The receive queue it came by.
@@ -62,4 +63,28 @@ impl Packet {
         // SAFETY: the helper takes the context, which is valid while the program runs.
         unsafe { bpf_xdp_get_buff_len(self.context) }
     }
+
+    /// Puts `room` bytes in front of the packet, the first of which say so, or none where the driver has no more. The
+    /// packet's bytes cannot be read afterwards.
+    #[inline(always)]
+    pub fn make_room(&self, room: u8) {
+        // SAFETY: the helper takes the context, which is valid while the program runs.
+        if unsafe { bpf_xdp_adjust_head(self.context, -i32::from(room)) } != 0 {
+            return;
+        }
+        // SAFETY: as above.
+        let (start, end) = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
+        if start + size_of::<u64>() > end {
+            // Not reached: the packet is longer, and the room is at its front.
+            return;
+        }
+        // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 below.
+        let mark = RoomMark::new(unsafe { core::ptr::read_volatile(&raw const ROOM_MARK) });
+        // SAFETY: the eight bytes from `start` on lie in the linear part, as the verifier proves.
+        unsafe { *(start as *mut [u8; 8]) = mark.word(room).to_le_bytes() };
+    }
 }
+
+/// The mark of this process; written by user space before the program is loaded.
+#[unsafe(no_mangle)]
+static ROOM_MARK: u64 = 0;

@@ -24,7 +24,7 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const HOP_BY_HOP: u8 = 0;
-const ICMP: u8 = 1;
+pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 const ROUTING: u8 = 43;
@@ -176,10 +176,7 @@ fn ipv6(packet: &Packet, headers: &mut Headers, offset: usize) -> Result<(), Out
 
 #[inline(always)]
 fn is_extension(next: u8) -> bool {
-    matches!(
-        next,
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
-    )
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
 /// Whether the extension header carries what IPv4 has options for.
@@ -304,7 +301,8 @@ fn u16_at<const N: usize>(bytes: &[u8; N], index: usize) -> u16 {
     u16::from_be_bytes([bytes[index], bytes[index + 1]])
 }
 
-/// The headers unchanged; all the verifier knows about them afterwards is how large each field is.
+/// The headers unchanged; all the verifier knows afterwards about those that decide where a packet goes is how large each
+/// field is.
 ///
 /// The parser ends in many ways, and what is constant in each would make the verifier follow all that comes behind once
 /// for each of them. `network_offset` is kept below 32, of which 22 are used, so that it can be added to a packet pointer.
@@ -316,21 +314,40 @@ pub fn forget_path(packet: &Packet, headers: Headers) -> Headers {
         ip_version: forget(headers.ip_version.into(), unknown) as u8,
         protocol: forget(headers.protocol.into(), unknown) as u8,
         fragment: forget(headers.fragment.into(), unknown) as u8,
-        vlan_count: forget(headers.vlan_count.into(), unknown) as u8,
-        tcp_flags: forget(headers.tcp_flags.into(), unknown) as u8,
         icmp_type: forget(headers.icmp_type.into(), unknown) as u8,
-        icmp_code: forget(headers.icmp_code.into(), unknown) as u8,
-        vlan_tci: [forget(headers.vlan_tci[0].into(), unknown) as u16, 0],
         ethertype: forget(headers.ethertype.into(), unknown) as u16,
         network_offset: forget(headers.network_offset.into(), unknown) as u16 & 0x1f,
         transport_offset: forget(headers.transport_offset.into(), unknown) as u16,
         payload_offset: 0,
+        ..headers
+    }
+}
+
+/// As [`forget_path`], for what only the filter looks at: without one this is not paid for.
+#[inline(always)]
+pub fn forget_rest(packet: &Packet, headers: &Headers) -> Headers {
+    let unknown = u64::from(packet.queue());
+    Headers {
+        vlan_count: forget(headers.vlan_count.into(), unknown) as u8,
+        tcp_flags: forget(headers.tcp_flags.into(), unknown) as u8,
+        icmp_code: forget(headers.icmp_code.into(), unknown) as u8,
+        vlan_tci: [forget(headers.vlan_tci[0].into(), unknown) as u16, 0],
         src_port: forget(headers.src_port.into(), unknown) as u16,
         dst_port: forget(headers.dst_port.into(), unknown) as u16,
         ip_options: forget(headers.ip_options.into(), unknown) as u8,
-        zero: [0; 3],
         end: forget(headers.end.into(), unknown) as u32,
+        ..*headers
     }
+}
+
+/// An offset unchanged, as one that can be added to a packet pointer; only what is below 4,096 is one.
+#[inline(always)]
+pub fn bounded_offset(mut offset: usize) -> usize {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!("{0} &= 0xfff", inout(reg) offset, options(pure, nomem, nostack));
+    }
+    offset
 }
 
 #[inline(always)]

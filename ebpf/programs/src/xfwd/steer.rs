@@ -1,13 +1,13 @@
 //! Steer or pass: what becomes of a packet whose headers are known.
 
-use aya_ebpf::bindings::xdp_action;
-use xfwd_ebpf_types::{Cause, Fragment, Headers, Outcome, ServiceKey};
+use aya_ebpf::{bindings::xdp_action, maps::lpm_trie};
+use xfwd_ebpf_types::{Cause, Fragment, Headers, NetworkKey, Outcome, PortKey, ServiceKey, Settings};
 
 use crate::{
     filter,
-    maps::{COUNTERS, HOST_ADDRESSES, SERVICES, SETTINGS, XSKS},
+    maps::{COUNTERS, HOST_ADDRESSES, NETWORKS, PORT_KEY_BYTES, PORTS, SERVICES, SETTINGS, XSKS},
     packet::Packet,
-    parse::{ICMPV6, TCP, UDP, forget_path, parse},
+    parse::{ICMP, ICMPV6, TCP, UDP, bounded_offset, forget_path, parse},
 };
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -16,16 +16,28 @@ const ND_FIRST: u8 = 133;
 /// Redirect, the last of them.
 const ND_LAST: u8 = 137;
 
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+/// Bytes of an ICMP error in front of the packet that it is about.
+const ICMP_BYTES: usize = 8;
+
 /// A [`ServiceKey`] in words: written as bytes, it would be built byte by byte for every packet.
 #[repr(C)]
 struct Key {
     address: [u64; 2],
-    port_and_protocol: u32,
+    /// Port, protocol and scope.
+    rest: u32,
     /// Not part of the key: the compiler leaves no hole at the end.
     unused: u32,
 }
 
 impl Key {
+    #[inline(always)]
+    fn new(address: [u64; 2], port: u16, protocol: u8, scope: u8) -> Self {
+        let [port_0, port_1] = port.to_be_bytes();
+        Self { address, rest: u32::from_ne_bytes([port_0, port_1, protocol, scope]), unused: 0 }
+    }
+
     #[inline(always)]
     fn service(&self) -> &ServiceKey {
         // SAFETY: Key starts with the 20 bytes of a ServiceKey, every one of them is initialized, and any
@@ -35,6 +47,27 @@ impl Key {
 }
 
 const _: () = assert!(size_of::<ServiceKey>() == 20 && size_of::<Key>() == 24);
+
+/// A [`NetworkKey`] in words.
+#[repr(C)]
+struct NetworkQuery {
+    /// Not part of the key: the words are aligned.
+    unused: u32,
+    length: u32,
+    address: [u64; 2],
+}
+
+/// A [`PortKey`] in words.
+#[repr(C)]
+struct PortQuery {
+    length: u32,
+    network: u32,
+    /// Protocol, scope and port.
+    rest: u32,
+}
+
+const _: () = assert!(size_of::<NetworkKey>() == 20 && size_of::<NetworkQuery>() == 24);
+const _: () = assert!(size_of::<PortKey>() == size_of::<PortQuery>());
 
 /// Decides on one packet, counts the cause, and returns the XDP action.
 #[inline(always)]
@@ -62,26 +95,28 @@ pub fn steer(packet: &Packet) -> u32 {
     }
     let is_ip = outcome as u8 == Outcome::Ip as u8;
     if is_ip {
-        let Some(key) = key(packet, &headers) else {
+        let Some(destination) = destination(packet, &headers) else {
             // Not reached: the parser has seen the whole IP header.
             return xdp_action::XDP_PASS;
         };
-        // SAFETY: the value is not read.
-        if is_whole_tcp_or_udp(&headers) && unsafe { SERVICES.get(key.service()) }.is_some() {
-            return redirect(packet, Cause::SteeredService);
+        if let Some((key, cause)) = key(packet, &headers, destination)
+            && let Some(room) = room(&key)
+        {
+            return redirect(packet, cause, room);
         }
         if is_neighbour_discovery(&headers) {
             return pass(Cause::PassedNeighbourDiscovery as u32);
         }
+        let address = Key::new(destination, 0, 0, 0);
         // SAFETY: the value is not read.
-        if steer_all() && unsafe { HOST_ADDRESSES.get(&key.service().address) }.is_some() {
+        if steer_all() && unsafe { HOST_ADDRESSES.get(&address.service().address) }.is_some() {
             return pass(Cause::PassedHost as u32);
         }
     } else if is_arp {
         return pass(Cause::PassedArp as u32);
     }
     if steer_all() {
-        return redirect(packet, Cause::SteeredAll);
+        return redirect(packet, Cause::SteeredAll, 0);
     }
     pass(if !is_ip {
         Cause::PassedNotIp
@@ -90,6 +125,86 @@ pub fn steer(packet: &Packet) -> u32 {
     } else {
         Cause::PassedNoService
     } as u32)
+}
+
+/// Under which key the packet would be a service's, and what it is then counted as. `None` for what no service has.
+#[inline(always)]
+fn key(packet: &Packet, headers: &Headers, destination: [u64; 2]) -> Option<(Key, Cause)> {
+    if is_tcp_or_udp(headers) {
+        return Some(if headers.fragment() == Fragment::No {
+            (Key::new(destination, headers.dst_port, headers.protocol, 0), Cause::SteeredService)
+        } else {
+            (Key::new(destination, 0, headers.protocol, ServiceKey::ANY_PORT), Cause::SteeredFragment)
+        });
+    }
+    // A type is there only if the parser took it for an ICMP header.
+    if headers.fragment() != Fragment::No {
+        return None;
+    }
+    let key = match (headers.protocol, headers.icmp_type) {
+        (ICMP, ECHO_REQUEST) | (ICMPV6, ECHO_REQUEST_V6) => {
+            Key::new(destination, 0, headers.protocol, ServiceKey::ANY_PORT)
+        }
+        // Destination unreachable, time exceeded, parameter problem (RFC 792).
+        (ICMP, 3 | 11 | 12) => embedded(packet, headers)?,
+        // The same and packet too big (RFC 4443).
+        (ICMPV6, 1..=4) => embedded(packet, headers)?,
+        _ => return None,
+    };
+    Some((key, Cause::SteeredIcmp))
+}
+
+/// Source of the TCP or UDP packet that an ICMP error is about, as the destination of an answer to it. What is embedded is a
+/// packet that left this machine, so IPv6 extension headers are not looked behind.
+#[inline(always)]
+fn embedded(packet: &Packet, headers: &Headers) -> Option<Key> {
+    let transport = usize::from(headers.transport_offset);
+    let inner = bounded_offset(transport) + ICMP_BYTES;
+    if inner != transport + ICMP_BYTES {
+        return None;
+    }
+    let (address, protocol, transport) = if headers.ip_version == 4 {
+        let header: &[u8; 20] = packet.bytes(inner)?;
+        let length = usize::from(header[0] & 0x0f) * 4;
+        let is_later_fragment = header[6] & 0x1f | header[7] != 0;
+        if header[0] >> 4 != 4 || length < 20 || is_later_fragment {
+            return None;
+        }
+        (mapped([header[12], header[13], header[14], header[15]]), header[9], inner + length)
+    } else {
+        let header: &[u8; 40] = packet.bytes(inner)?;
+        if header[0] >> 4 != 6 {
+            return None;
+        }
+        let address =
+            [u64::from_ne_bytes(*packet.bytes(inner + 8)?), u64::from_ne_bytes(*packet.bytes(inner + 16)?)];
+        (address, header[6], inner + 40)
+    };
+    if !matches!(protocol, TCP | UDP) || transport + 4 > headers.end as usize {
+        return None;
+    }
+    let [port_0, port_1, _, _] = *packet.bytes::<4>(transport)?;
+    Some(Key::new(address, u16::from_be_bytes([port_0, port_1]), protocol, 0))
+}
+
+/// The room that a service wants in front of its packets; `None` when nobody has this key.
+#[inline(always)]
+fn room(key: &Key) -> Option<u8> {
+    // SAFETY: the value is read at once, and a word is written at once.
+    if let Some(room) = unsafe { SERVICES.get(key.service()) } {
+        return Some(*room as u8);
+    }
+    if !SETTINGS.get(0).is_some_and(|Settings { networks, .. }| *networks != 0) {
+        return None;
+    }
+    let query = NetworkQuery { unused: 0, length: NetworkKey::FULL, address: key.address };
+    // SAFETY: behind its first word lie the 20 bytes of the map's key, a packed struct, all of them initialized.
+    let query: &lpm_trie::Key<[u8; 16]> = unsafe { &*(&raw const query.length).cast() };
+    let network = *NETWORKS.get(query)?;
+    let query = PortQuery { length: PortKey::FULL, network, rest: key.rest.rotate_left(16) };
+    // SAFETY: it is the 12 bytes of the map's key, a packed struct, all of them initialized.
+    let query: &lpm_trie::Key<[u8; PORT_KEY_BYTES]> = unsafe { &*(&raw const query).cast() };
+    PORTS.get(query).map(|room| *room as u8)
 }
 
 /// Read only when no service matched: most packets of a load balancer do not get that far.
@@ -103,11 +218,6 @@ fn is_tcp_or_udp(headers: &Headers) -> bool {
     matches!(headers.protocol, TCP | UDP)
 }
 
-#[inline(always)]
-fn is_whole_tcp_or_udp(headers: &Headers) -> bool {
-    is_tcp_or_udp(headers) && headers.fragment() == Fragment::No
-}
-
 /// Only what the parser took for an ICMPv6 header has a type: a later fragment has none, and 0 is not in
 /// range.
 #[inline(always)]
@@ -115,34 +225,33 @@ fn is_neighbour_discovery(headers: &Headers) -> bool {
     headers.ip_version == 6 && headers.protocol == ICMPV6 && (ND_FIRST..=ND_LAST).contains(&headers.icmp_type)
 }
 
-/// Destination address, protocol and port of an IP packet.
+/// Destination address of an IP packet, as `map_ipv4` writes it.
 #[inline(always)]
-fn key(packet: &Packet, headers: &Headers) -> Option<Key> {
+fn destination(packet: &Packet, headers: &Headers) -> Option<[u64; 2]> {
     let network = usize::from(headers.network_offset);
-    let address = if headers.ip_version == 4 {
-        let [a, b, c, d] = *packet.bytes(network + 16)?;
-        // As `map_ipv4` writes it.
-        [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+    Some(if headers.ip_version == 4 {
+        mapped(*packet.bytes(network + 16)?)
     } else {
-        [
-            u64::from_ne_bytes(*packet.bytes(network + 24)?),
-            u64::from_ne_bytes(*packet.bytes(network + 32)?),
-        ]
-    };
-    let [port_0, port_1] = headers.dst_port.to_be_bytes();
-    Some(Key {
-        address,
-        port_and_protocol: u32::from_ne_bytes([port_0, port_1, headers.protocol, 0]),
-        unused: 0,
+        [u64::from_ne_bytes(*packet.bytes(network + 24)?), u64::from_ne_bytes(*packet.bytes(network + 32)?)]
     })
 }
 
-/// Redirects to the socket of the packet's queue, or passes when there is none.
 #[inline(always)]
-fn redirect(packet: &Packet, cause: Cause) -> u32 {
+fn mapped([a, b, c, d]: [u8; 4]) -> [u64; 2] {
+    [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+}
+
+/// Redirects to the socket of the packet's queue, with this much room in front if there can be, or passes when there is no
+/// socket.
+#[inline(always)]
+fn redirect(packet: &Packet, cause: Cause, room: u8) -> u32 {
     match XSKS.redirect(packet.queue(), u64::from(xdp_action::XDP_PASS)) {
         Ok(action) => {
             count(cause as u32);
+            // The last thing of all: a packet that passes is left as it is.
+            if room != 0 {
+                packet.make_room(room);
+            }
             action
         }
         Err(_) => pass(Cause::PassedNoSocket as u32),
