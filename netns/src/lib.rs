@@ -49,4 +49,4 @@ pub use exchange::{Exchange, TAG_BYTES, exchange, tag};
 pub use lab::{Lab, MacAddress, Namespace, ParseMacError, VethOptions};
 pub use pcap::write_pcap;
 pub use process::{Child, ExitReport, tool};
-pub use requirements::{Requirement, Skipped, requirements, skip};
+pub use requirements::{Requirement, Skipped, command, requirements, skip};

@@ -2,11 +2,12 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{PATIENCE, success};
@@ -63,8 +64,25 @@ pub fn serve(host: &Namespace, name: &str, address: SocketAddr, page_bytes: usiz
     command.args(["--no-tls", "--address", &address.ip().to_string(), "--htdocs"]).arg(&directory);
     command.arg(address.port().to_string());
     let server = Server { child: host.spawn(&mut command)?, directory };
-    server.child.wait_for("listen ", PATIENCE)?;
+    wait_until_it_listens(host, address, &server.child)?;
     Ok(server)
+}
+
+/// nghttpd says nothing; it is asked from its own host.
+fn wait_until_it_listens(host: &Namespace, address: SocketAddr, server: &Child) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = host.run(|| TcpStream::connect_timeout(&address, PATIENCE)) {
+        if Instant::now() >= deadline {
+            return Err(Error::Report {
+                command: "nghttpd".to_owned(),
+                why: format!("it does not listen on {address}: {error}"),
+                stdout: server.stdout(),
+                stderr: server.stderr(),
+            });
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Gets the page `/` on a new connection, and returns its first line: the name of the server.

@@ -2,7 +2,8 @@
 //!
 //! Only Ethernet, IP, ICMP, TCP and UDP are dissected, with every checksum computed; GUE variant 1 is shown as the IP packet
 //! that it carries. What applications say is left alone, and so is what depends on packets that were not captured, such as
-//! missing TCP segments.
+//! missing TCP segments. Two things that Wireshark lets pass in tunnels are checked by its fields: the inner packet's version,
+//! and that it fills the outer one.
 //!
 //! ```no_run
 //! # use xfwd_netns::{Capture, dissect, topology};
@@ -20,6 +21,7 @@
 
 mod packet;
 mod tshark;
+mod tunnel;
 
 use std::{
     env, fs,

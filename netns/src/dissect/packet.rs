@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::tunnel;
+
 /// Expert information of this severity or above is a problem (`PI_WARN` of Wireshark's `epan/proto.h`).
 const WARNING: u64 = 0x0060_0000;
 /// Expert information that depends on other packets, such as "connection reset" (`PI_SEQUENCE`).
@@ -49,7 +51,10 @@ impl Packet {
         {
             problems.push(Problem { place: layer.clone(), message: "cannot be dissected".to_owned() });
         }
-        Some(Self { number, layers, problems, tree })
+        let mut packet = Self { number, layers, problems, tree };
+        let more = tunnel::problems(&packet);
+        packet.problems.extend(more);
+        Some(packet)
     }
 
     /// All values of a field in the names of Wireshark, such as `ip.ttl`: of the outer header first.
