@@ -1,4 +1,5 @@
 //! `xfwd-lab-decap` gives a backend's stack what comes through tunnels, and refuses what a kernel would refuse.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},

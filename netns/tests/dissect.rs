@@ -1,4 +1,5 @@
 //! The dissector finds nothing wrong with good packets of every kind, and something with each kind of damage.
+#![allow(clippy::unwrap_used)]
 
 use std::{env, fs, panic, process};
 

@@ -1,5 +1,6 @@
 //! Real clients through a tunnel, without xfwd: a balancer of a few lines puts an outer header on every packet for a VIP, the
 //! backend takes it off and answers the client directly. What arrives at the backend is well formed.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     net::{IpAddr, SocketAddr},

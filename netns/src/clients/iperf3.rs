@@ -103,7 +103,7 @@ fn read(text: &str) -> std::result::Result<Throughput, String> {
         let (sent_bytes, packets) =
             (number("/sum/bytes").ok_or_else(missing)?, number("/sum/packets").ok_or_else(missing)?);
         let lost = lost.min(packets);
-        let received_bytes = if packets == 0 { 0 } else { sent_bytes / packets * (packets - lost) };
+        let received_bytes = sent_bytes.checked_div(packets).unwrap_or_default() * (packets - lost);
         let seconds = end.pointer("/sum/seconds").and_then(Value::as_f64).ok_or_else(missing)?;
         let bits_per_second = received_bytes as f64 * 8.0 / seconds;
         return Ok(Throughput { sent_bytes, received_bytes, bits_per_second, retransmits: 0, lost });
