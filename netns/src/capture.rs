@@ -3,6 +3,12 @@
 use std::{
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -110,6 +116,25 @@ impl Capture {
         }
     }
 
+    /// Goes on to receive on a thread of its own.
+    pub fn record(self) -> Recording {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut frames = Vec::new();
+            loop {
+                // Read before the wait: what arrived before the end is in the socket then, and is still taken.
+                let last = stopped.load(Ordering::Relaxed);
+                match self.next(Duration::from_millis(20))? {
+                    Some(frame) => frames.push(frame),
+                    None if last => return Ok(frames),
+                    None => {}
+                }
+            }
+        });
+        Recording { stop, thread: Some(thread) }
+    }
+
     /// The next frame, or `None` if none arrives in this time.
     ///
     /// # Errors
@@ -146,6 +171,8 @@ impl Capture {
             return Err(Error::last_os("recvmsg", "AF_PACKET"));
         };
         bytes.truncate(length);
+        // Captures can be long, and most frames are short.
+        bytes.shrink_to_fit();
         let mut captured = Captured { bytes, partial_checksum: false };
         // SAFETY: the kernel has filled the message in; headers are walked by the macros made for it.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
@@ -162,6 +189,34 @@ impl Capture {
             header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
         }
         Ok(Some(captured))
+    }
+}
+
+/// A capture that runs in the background.
+#[derive(Debug)]
+pub struct Recording {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Vec<Captured>>>>,
+}
+
+impl Recording {
+    /// Ends it, once nothing has arrived for 20 ms, and returns all frames in their order.
+    ///
+    /// # Errors
+    ///
+    /// If the socket failed, such as by the interface going down.
+    pub fn stop(mut self) -> Result<Vec<Captured>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else {
+            return Ok(Vec::new());
+        };
+        thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,18 @@ pub enum Error {
         /// What it said.
         stderr: String,
     },
+    /// A command printed something else than what it prints when all is well.
+    #[error("cannot read the report of `{command}`: {why}\nstdout: {stdout}\nstderr: {stderr}")]
+    Report {
+        /// The command line.
+        command: String,
+        /// What is wrong with it.
+        why: String,
+        /// Its standard output.
+        stdout: String,
+        /// Its standard error.
+        stderr: String,
+    },
     /// A process of the lab did not do in time what was waited for.
     #[error("`{command}` did not {what} within {timeout:?}\nstdout: {stdout}\nstderr: {stderr}")]
     Timeout {

@@ -25,20 +25,28 @@
 //! A test that needs a lab starts with [`lab_or_skip!`], which skips it visibly where a [`Requirement`] is missing.
 
 mod capture;
+#[cfg(feature = "tools")]
+pub mod clients;
+#[cfg(feature = "tools")]
+pub mod decap;
+#[cfg(feature = "tools")]
+pub mod dissect;
 mod error;
 mod ethtool;
 mod exchange;
 mod iproute;
 mod lab;
+mod pcap;
 mod process;
 mod requirements;
 pub mod topology;
 pub mod trafficgen;
 pub mod vm;
 
-pub use capture::{Capture, Captured};
+pub use capture::{Capture, Captured, Recording};
 pub use error::{Error, Result};
 pub use exchange::{Exchange, TAG_BYTES, exchange, tag};
 pub use lab::{Lab, MacAddress, Namespace, ParseMacError, VethOptions};
+pub use pcap::write_pcap;
 pub use process::{Child, ExitReport, tool};
-pub use requirements::{Requirement, Skipped, requirements, skip};
+pub use requirements::{Requirement, Skipped, command, requirements, skip};

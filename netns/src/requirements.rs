@@ -27,6 +27,9 @@ pub enum Requirement {
     /// The kernel was built without something, or is too old for it.
     #[error("needs a kernel with {0}")]
     Kernel(String),
+    /// A command that a test needs is not installed.
+    #[error("needs the command {0}: scripts/install-deps")]
+    Command(&'static str),
 }
 
 /// Checks, once a process and by trying, that labs work here.
@@ -73,6 +76,17 @@ fn with_source(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text.replace('\n', " ")
+}
+
+/// Checks that a command is installed, by the search path.
+///
+/// # Errors
+///
+/// [`Requirement::Command`] if it is not.
+pub fn command(name: &'static str) -> Result<(), Requirement> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    if found { Ok(()) } else { Err(Requirement::Command(name)) }
 }
 
 /// Says that a test is skipped: one line `SKIPPED <test>: <reason>` on standard error and, if the environment variable
@@ -140,4 +154,26 @@ macro_rules! lab_or_skip {
         $crate::lab_or_skip!();
         $crate::Lab::new($name).expect("a lab")
     }};
+}
+
+/// At the start of a test: returns from it, saying so by [`skip`], if one of these commands is not installed.
+///
+/// ```no_run
+/// # fn test() -> Result<(), Box<dyn std::error::Error>> {
+/// xfwd_netns::commands_or_skip!("tshark", "curl");
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+macro_rules! commands_or_skip {
+    ($($name:expr),+ $(,)?) => {
+        for name in [$($name),+] {
+            if let Err(missing) = $crate::command(name) {
+                fn here() {}
+                let test = ::std::any::type_name_of_val(&here).trim_end_matches("::here");
+                $crate::skip(test, &missing);
+                return $crate::Skipped::skipped();
+            }
+        }
+    };
 }

@@ -2,6 +2,8 @@
 //!
 //! Servers answer with their name, clients count which name answered how often, and how long it took.
 
+mod echo;
+mod hold;
 mod http;
 mod report;
 mod udp;
@@ -23,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use report::Report;
 
 #[derive(Parser)]
-#[command(name = "xfwd-lab-http", version, about = "HTTP and UDP servers and clients for the xfwd lab")]
+#[command(name = "xfwd-lab-http", version, about = "HTTP, TCP and UDP servers and clients for the xfwd lab")]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -39,6 +41,10 @@ enum Task {
     UdpServe(udp::Serve),
     /// Make UDP requests, each from a new socket; exit with 1 if any fails.
     UdpFetch(udp::Fetch),
+    /// Answer every line of a TCP connection with this server's name and the line.
+    EchoServe(echo::Serve),
+    /// Hold TCP connections to echo servers; exit with 1 if any breaks.
+    Hold(hold::Hold),
 }
 
 /// What every server is told.
@@ -111,5 +117,7 @@ fn main() -> Result<ExitCode> {
         Task::Fetch(task) => task.run(),
         Task::UdpServe(task) => task.run(),
         Task::UdpFetch(task) => task.run(),
+        Task::EchoServe(task) => task.run(),
+        Task::Hold(task) => task.run(),
     }
 }
