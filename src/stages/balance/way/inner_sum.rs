@@ -105,6 +105,17 @@ mod tests {
     }
 
     #[test]
+    fn bytes_behind_a_datagram_that_its_checksum_does_not_cover_are_read() {
+        let mut bytes = udp6(&[7; 100]);
+        bytes.extend([1, 2, 3]);
+        let payload_bytes = (bytes.len() - 54) as u16;
+        bytes[18..20].copy_from_slice(&payload_bytes.to_be_bytes());
+        let headers = parse(&bytes, bytes.len());
+        assert_eq!(headers.outcome(), Outcome::Ip);
+        assert_eq!(inner_sum(&bytes, &headers).unwrap().checksum(), read(&bytes, &headers));
+    }
+
+    #[test]
     fn a_wrong_checksum_inside_stays_wrong_outside() {
         let mut bytes = tcp4(&[7; 100]);
         bytes[60] ^= 4;
