@@ -1,22 +1,24 @@
 //! Nothing is allocated on the way of a packet: the whole pipeline (filter with a policer for each source, balance, bounce) on
-//! memory, and the tables of connections and fragments, with an allocator that counts. Nor do these tables fault in pages after they
+//! memory, and the tables of connections, fragments and NAT sessions, with an allocator that counts. Nor do these tables fault in pages after they
 //! were made. Needs neither root nor a lab.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use xfwd::config;
 use xfwd::kernel::xdp::service_key;
-use xfwd::packet::MacAddress;
-use xfwd::pipeline::{BATCH_SIZE, Batch, Span};
+use xfwd::packet::{FiveTuple, MacAddress};
+use xfwd::pipeline::{BATCH_SIZE, Batch, Span, Verdict};
 use xfwd::port::memory::MemoryPort;
+use xfwd::stages::balance::answer::{self, IcmpError};
 use xfwd::stages::balance::connections::{ConnectionTable, Event, Insertion, Tick, Timeouts};
 use xfwd::stages::balance::fragments::FragmentTable;
-use xfwd::stages::balance::answer::{self, IcmpError};
 use xfwd::stages::balance::mss::clamp_mss;
+use xfwd::stages::balance::nat::{Endpoint, NatPool, translate_reply, translate_to_backend};
 use xfwd::stages::balance::way::{
     Fit, Hop, Identification, LinkHeader, Tunnel, TunnelKind, fit, pass_hop, write_link,
 };
@@ -205,5 +207,49 @@ fn ways_and_answers_allocate_nothing() {
         }
     }
     assert!(sent > 40_000 && answered > 10_000, "{sent} sent, {answered} answered");
+    assert_eq!(allocated, 0);
+}
+
+/// Sessions are opened, used from both sides, and swept.
+#[test]
+fn nat_allocates_nothing_after_its_pool_was_made() {
+    let pool = NatPool::new(&[IpAddr::from([198, 18, 0, 2])], 1_024..=2_047, 1).unwrap();
+    let mut nat = pool.workers(Timeouts::default()).remove(0);
+    let backend = Endpoint::from("198.18.0.11:8080".parse::<std::net::SocketAddr>().unwrap());
+    let frames: Vec<_> = (0..4_000).map(packets::well_formed).collect();
+    let (mut allocated, mut translated) = (0, 0);
+    for (number, frame) in (0..).zip(&frames) {
+        let mut frame = frame.clone();
+        let len = frame.len() as u32;
+        let before = COUNT.with(Cell::get);
+        let now = Tick::from_number(number * 8);
+        let mut batch = Batch::new(0);
+        batch.push(&mut frame, len);
+        batch.parse();
+        batch.each_undecided(|packet| {
+            let tuple = FiveTuple::of(packet.bytes(), packet.headers());
+            let Some(tuple) = tuple.map(|tuple| FiveTuple { src_port: number as u16, ..tuple }) else {
+                return Verdict::Continue;
+            };
+            let known = nat.find_flow(&tuple).map(|session| session.id);
+            let Some(id) = known.or_else(|| nat.open(now, &tuple, backend, 0)) else {
+                return Verdict::Continue;
+            };
+            let session = nat.flow(id, &tuple).unwrap();
+            nat.seen_from_client(&session, now, packet.headers().tcp_flags);
+            let reply = nat.find_reply(&session.reply()).unwrap();
+            nat.seen_from_backend(&reply, now, 0);
+            translated += u32::from(translate_to_backend(packet, &session).is_ok());
+            translated += u32::from(translate_reply(packet, &reply).is_ok());
+            Verdict::Continue
+        });
+        nat.sweep(now, 1);
+        allocated += COUNT.with(Cell::get) - before;
+    }
+    let before = COUNT.with(Cell::get);
+    nat.sweep(Tick::from_number(1 << 24), usize::MAX);
+    allocated += COUNT.with(Cell::get) - before;
+    let counts = nat.counters().snapshot();
+    assert!(translated > 500 && counts.opened > 500 && counts.open == 0, "{translated} {counts:?}");
     assert_eq!(allocated, 0);
 }

@@ -196,18 +196,13 @@ impl Entry {
 }
 
 #[cfg(test)]
-#[allow(dead_code, clippy::duplicate_mod, reason = "the parser's tests have it as well, and private")]
-#[path = "../../../tests/support/packets.rs"]
-mod packets;
-
-#[cfg(test)]
 mod tests {
     use etherparse::{
         IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
     };
 
     use super::*;
-    use crate::packet::{Outcome, parse};
+    use crate::packet::{Outcome, packets, parse};
 
     const SEED: u64 = 7;
 

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::session::{Session, SessionId};
-use super::table::Sessions;
+use super::table::{Sessions, array};
 use crate::packet::FiveTuple;
 
 /// With one entry a chain on average, longer chains do not occur.
@@ -37,8 +37,8 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new(workers: usize, sessions: usize, seed: u64) -> Self {
         let heads_of_worker = (sessions / workers).next_power_of_two();
-        let filled = |count| (0..count).map(|_| AtomicU32::new(NONE)).collect();
-        Self { heads: filled(workers * heads_of_worker), heads_of_worker, links: filled(sessions), seed }
+        let empty = |count| array(count, || AtomicU32::new(NONE));
+        Self { heads: empty(workers * heads_of_worker), heads_of_worker, links: empty(sessions), seed }
     }
 
     #[inline]

@@ -17,9 +17,9 @@
 //!
 //! # The way of a packet
 //!
-//! * From a client: the connection table gives a [`SessionId`]; [`NatWorker::flow`] verifies it, or else
-//!   [`NatWorker::find_flow`] looks whether another worker has the flow, or else [`NatWorker::open`] begins a session. Then
-//!   [`NatWorker::seen_from_client`] and [`translate_to_backend`].
+//! * From a client: the connection table gives a [`SessionId`], and [`NatWorker::flow`] verifies it. Or else
+//!   [`NatWorker::find_flow`] looks whether another worker has the flow (asking each costs a cache miss; a SYN need not).
+//!   Or else [`NatWorker::open`] begins a session. Then [`NatWorker::seen_from_client`] and [`translate_to_backend`].
 //! * To an address of the pool: [`NatWorker::find_reply`], [`NatWorker::seen_from_backend`], [`translate_reply`].
 //! * ICMP errors: [`NatWorker::find_error_from_client`] and [`translate_error_to_backend`], or
 //!   [`NatWorker::find_error_from_backend`] and [`translate_error_reply`].

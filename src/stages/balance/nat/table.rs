@@ -34,6 +34,7 @@ use super::super::connections::Tick;
 use super::layout::Layout;
 use super::session::{Endpoint, Seen, Session, SessionId};
 use super::state::State;
+use crate::hints::huge_pages;
 
 const STATE_BITS: u32 = 8;
 /// A number would have to be opened this often between a reader's look and its news for the news to be taken wrongly.
@@ -102,13 +103,9 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn new(layout: Layout) -> Self {
-        let count = layout.sessions();
+        let count = layout.sessions() as usize;
         let wide = if layout.has_ipv6() { count } else { 0 };
-        Self {
-            layout,
-            lines: (0..count).map(|_| Line::default()).collect(),
-            services: (0..wide).map(|_| Address::default()).collect(),
-        }
+        Self { layout, lines: array(count, Line::default), services: array(wide, Address::default) }
     }
 
     #[inline]
@@ -219,6 +216,15 @@ impl Sessions {
             });
         }
     }
+}
+
+/// An array of `count` elements, on huge pages where the kernel gives them, since numbers are looked up in no order. All its
+/// pages are touched here.
+pub(super) fn array<T>(count: usize, element: impl Fn() -> T) -> Box<[T]> {
+    let mut array = Vec::with_capacity(count);
+    huge_pages(array.spare_capacity_mut());
+    array.extend(std::iter::repeat_with(element).take(count));
+    array.into()
 }
 
 fn generation_of(version: u32) -> u32 {

@@ -122,7 +122,7 @@ fn a_reader_never_sees_a_mixed_session() {
             for (id, is_ipv4) in ids {
                 number = number.wrapping_add(1);
                 sessions.open(id, &opening(number, is_ipv4));
-                if number % 3 == 0 {
+                if number.is_multiple_of(3) {
                     sessions.close(id);
                     assert_eq!(sessions.seen(id).state, State::CLOSED);
                 }
