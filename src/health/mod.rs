@@ -16,6 +16,27 @@
 //! * **Descriptors.** Checks that are under way at the same time are bounded by `RLIMIT_NOFILE`, whose soft limit is
 //!   raised if there are many targets. Beyond that bound a check starts late; its timeout counts from its start.
 //!
+//! ```no_run
+//! use xfwd::health::{Health, HealthCheck, HealthKind, Target};
+//!
+//! let check = HealthCheck { kind: HealthKind::Http, path: "/healthz".into(), ..HealthCheck::default() };
+//! let backend = Target {
+//!     id: 1,
+//!     service: "web".into(),
+//!     address: [198, 18, 20, 1].into(),
+//!     port: 80,
+//!     check,
+//!     path: None,
+//! };
+//! let health = Health::start(vec![backend], |changes| {
+//!     for change in changes {
+//!         println!("{}: {} ({})", change.id, change.to, change.reason);
+//!     }
+//! })?;
+//! # drop(health);
+//! # Ok::<_, xfwd::health::HealthError>(())
+//! ```
+//!
 //! Without the cargo feature `health` the types are the same, and [`Health::start`] refuses any target.
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,14 @@
 //! A thousand targets.
 
 use std::{
+    env,
     net::TcpListener,
+    process::Command,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{Resource, setrlimit};
 use xfwd::health::{Condition, HealthKind};
 
 use crate::{PATIENCE, server, start, target, wait};
@@ -61,4 +64,32 @@ fn silent_targets_do_not_hold_up_the_others() {
     }
     let unknown = health.status().iter().filter(|status| status.condition == Condition::Unknown).count();
     assert_eq!(unknown, 150);
+}
+
+/// The limit is the process's, so this part runs in one of its own.
+const LIMITED: &str = "XFWD_TEST_FEW_DESCRIPTORS";
+
+#[test]
+fn few_descriptors_delay_checks_and_do_not_fail_them() {
+    if env::var_os(LIMITED).is_none() {
+        let name = "many::few_descriptors_delay_checks_and_do_not_fail_them";
+        let mut again = Command::new(env::current_exe().unwrap());
+        let output = again.args([name, "--exact", "--nocapture"]).env(LIMITED, "1").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, 400, 400).unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap();
+    let targets = (0..1000).map(|id| {
+        let mut target = target(HealthKind::Http, silent);
+        target.id = id;
+        target.check.timeout = Duration::from_millis(300);
+        target
+    });
+    let (_health, changes) = start(targets.collect());
+    for _ in 0..1000 {
+        let change = changes.recv_timeout(PATIENCE).unwrap();
+        assert!(change.reason.starts_with("timeout: "), "{}", change.reason);
+    }
 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use xfwd::health::{Condition, Health, HealthKind, Target};
+use xfwd::{
+    health::{Condition, Delivery, Health, HealthKind, ServicePath, Target},
+    packet::MacAddress,
+};
 
 use crate::{MS, down, next, server, start, status_of, target, up, wait};
 
@@ -64,6 +67,23 @@ fn changed_target_keeps_its_condition_and_counts_anew() {
     assert_eq!(next(&changes), up("connected"));
     // One good check was not enough.
     assert!(status_of(&health, 1).checks >= 2);
+}
+
+#[test]
+fn another_next_hop_does_not_restart_the_count() {
+    let to = server("127.0.0.1", drop);
+    let with_mac = |last| {
+        let (from, to_mac) = (MacAddress([2, 0, 0, 0, 0, 1]), MacAddress([2, 0, 0, 0, 0, last]));
+        let delivery = Delivery::Frame { interface: 1, from, to: to_mac };
+        Target { path: Some(ServicePath { vip: to, source: to.ip(), delivery }), ..named(1, to) }
+    };
+    let (health, changes) = start(vec![with_mac(2)]);
+    assert_eq!(next(&changes), up("connected"));
+    wait("some checks", || status_of(&health, 1).checks >= 3);
+    health.set_targets(vec![with_mac(3)]).unwrap();
+    let after = status_of(&health, 1);
+    assert!(after.checks >= 3 && after.consecutive >= 3, "{after:?}");
+    wait("checks to go on", || status_of(&health, 1).checks > after.checks);
 }
 
 #[test]
