@@ -6,9 +6,13 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+#[path = "support/xfwd.rs"]
+mod running;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use running::ConfigFile;
 use serde_json::Value;
 use xfwd::packet::FiveTuple;
 use xfwd::stages::balance::maglev::Table;
@@ -108,6 +112,25 @@ fn a_flow_of_no_service_ends_with_status_1_and_a_reason() {
     let answer: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((status, &answer["service"]), (1, &Value::Null));
     assert_eq!(answer["reason"], "none has the VIP 198.18.99.1");
+}
+
+#[test]
+fn services_that_are_not_in_the_pipeline_get_nothing() {
+    let service = "[[service]]\nname = \"web\"\nvip = \"198.18.10.1\"\nprotocol = \"tcp\"\nport = 80\nforward = \"dsr\"\n\
+                   [[service.backend]]\naddress = \"198.18.0.11\"\n";
+    let bounce = "[dataplane]\nsteer = \"all\"\n[bounce]\n";
+    let ask = |text: &str, arguments: &[&str]| which(ConfigFile::new(text).path(), arguments);
+    let flow = ["--proto", "tcp", "--src", "198.18.1.7:40000", "--dst", "198.18.10.1:80"];
+    let unused = format!("{service}{bounce}[pipeline]\nstages = [\"bounce\"]\n");
+    for (config, reason) in
+        [(bounce, "the config has none"), (&unused, "`stages` of `[pipeline]` does not name `balance`")]
+    {
+        let (status, said, _) = ask(config, &flow);
+        assert_eq!(said, format!("tcp 198.18.1.7:40000 > 198.18.10.1:80: of no service: {reason}\n"));
+        assert_eq!(status, 1);
+    }
+    let (status, _, said) = ask(bounce, &["--shares"]);
+    assert_eq!((status, said.as_str()), (2, "error: the config has no service\n"));
 }
 
 #[test]
