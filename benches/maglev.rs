@@ -1,5 +1,4 @@
-//! How long it takes to build a Maglev table of 1,000 backends, in the two sizes of the paper (section 5.3), which names 1.8 ms and
-//! 22.9 ms; and what a lookup costs.
+//! How long it takes to build a Maglev table of 1,000 backends, in the two sizes of the paper's section 5.3, and what a lookup costs.
 //!
 //! ```sh
 //! cargo bench --bench maglev

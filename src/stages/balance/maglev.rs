@@ -306,8 +306,8 @@ mod tests {
     }
 
     /// The experiment of the paper's section 5.3 (figure 12): 1,000 backends, of which a part fails at once. What the paper says about it
-    /// is asserted: the more fail, the more changes, and the larger table is the more resilient. The paper gives numbers only
-    /// as a plot; the limits here are a fifth to a third above what this table has, so that it gets no worse unseen.
+    /// is asserted: the more fail, the more changes, and the larger table is the more resilient. The limits are not the paper's, which
+    /// gives numbers only as a plot: they are a quarter to two fifths above what this table has, so that it gets no worse unseen.
     #[test]
     fn the_more_backends_fail_at_once_the_more_slots_of_others_move_and_fewer_in_a_larger_table() {
         let failures = [1, 10, 50];

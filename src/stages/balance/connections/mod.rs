@@ -1,7 +1,8 @@
 //! The connection table: which backend the packets of a known connection go to.
 //!
-//! Each worker has one of its own, so nothing in it is shared or locked. It is allocated once; a lookup touches one or two cache
-//! lines. Values are 32 bits that mean something to the caller alone, such as a backend.
+//! Each worker has one of its own, so nothing in it is shared or locked. It is allocated once; a lookup touches two cache
+//! lines, which [`ConnectionTable::prefetch`] brings near for a whole batch at once. Values are 32 bits that mean something to the
+//! caller alone, such as a backend.
 //!
 //! # States
 //!

@@ -223,13 +223,17 @@ impl ConnectionTable {
         places(key, self.buckets.len())
     }
 
+    /// Where the entry of a flow lies, live or expired.
     #[inline(always)]
     fn place_of(&self, key: u64) -> Option<Place> {
         let [first, second] = self.places(key);
-        match self.buckets[first].way_of(key) {
-            Some(way) => Some((first, way)),
-            None => self.buckets[second].way_of(key).map(|way| (second, way)),
+        let in_first = self.buckets[first].matches(key);
+        let either = in_first | self.buckets[second].matches(key) << WAYS;
+        if either == 0 {
+            return None;
         }
+        let bucket = if in_first != 0 { first } else { second };
+        Some((bucket, either.trailing_zeros() as usize % WAYS))
     }
 
     #[inline(always)]
