@@ -1,8 +1,8 @@
 //! AF_XDP packet processing: a framework, and the functions that ship with it.
 
 pub mod config;
-mod hints;
 pub mod health;
+mod hints;
 pub mod kernel;
 pub mod packet;
 pub mod pipeline;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use xfwd::config;
-use xfwd::kernel::xdp::service_key;
 use xfwd::packet::{FiveTuple, MacAddress};
 use xfwd::pipeline::{BATCH_SIZE, Batch, Span, Verdict};
 use xfwd::port::memory::MemoryPort;
@@ -22,7 +21,7 @@ use xfwd::stages::balance::nat::{Endpoint, NatPool, translate_reply, translate_t
 use xfwd::stages::balance::way::{
     Fit, Hop, Identification, LinkHeader, Tunnel, TunnelKind, fit, pass_hop, write_link,
 };
-use xfwd::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
+use xfwd::stages::balance::{BalanceControl, BalanceOptions, BalancedService, Egress, Forward};
 use xfwd::stages::bounce::{Bounce, Layer};
 use xfwd::stages::filter::FilterControl;
 use xfwd::worker::{Idle, Worker, WorkerCounters};
@@ -80,22 +79,23 @@ layer = "l4"
 
 fn balance() -> BalanceControl {
     let address = "198.18.0.11".parse().unwrap();
-    let member = Member { address, weight: 1, port: 0, source: MacAddress([2; 6]) };
-    let services = [(6u8, 80u16), (17, 53)].map(|(protocol, port)| BalancedService {
-        name: format!("{protocol}/{port}"),
-        key: service_key(packets::IPV4[0].into(), protocol, port),
-        table: maglev::Table::build(&[("a", 1)], 251).unwrap(),
-        members: vec![member.clone()],
+    let services = [(6u8, 80u16), (17, 53)].map(|(protocol, port)| {
+        let vip = packets::IPV4[0].into();
+        BalancedService::new(format!("{protocol}/{port}"), vip, protocol, port, Forward::Dsr).with(address, 1)
     });
-    BalanceControl::new(BalancePlan { services: services.into() })
+    let options = BalanceOptions { connections: 1_024, ..BalanceOptions::new(1, vec![MacAddress([2; 6])]) };
+    let control = BalanceControl::new(options, services.into()).unwrap();
+    let link = LinkHeader { source: MacAddress([2; 6]), destination: MacAddress([4; 6]), vlan: None };
+    control
+        .set_egress([(address, Some(Egress { port: 0, link, mtu: 1_500, is_direct: true, source: None }))]);
+    control
 }
 
 #[test]
 fn the_way_of_a_packet_allocates_nothing() {
     let plan = config::parse("rules", RULES).unwrap();
-    let mut balance = balance();
-    let stages = (FilterControl::new(plan.filter).stage(), balance.stage(), Bounce::new(Layer::L4));
-    assert!(balance.set_neighbour("198.18.0.11".parse().unwrap(), Some(MacAddress([4; 6]))));
+    let balance = balance();
+    let stages = (FilterControl::new(plan.filter).stage(), balance.stage(0), Bounce::new(Layer::L4));
     let counters = Arc::<WorkerCounters>::default();
     let pool = MemoryPort::frames(8 * BATCH_SIZE, 2_048);
     let mut worker =

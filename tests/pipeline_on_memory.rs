@@ -9,12 +9,14 @@ use etherparse::{
     PacketBuilder,
 };
 use xfwd::{
-    kernel::xdp::service_key,
     packet::MacAddress,
     pipeline::{Pipeline, Stage},
     port::memory::MemoryPort,
     stages::{
-        balance::{BackendCounters, BalanceControl, BalancePlan, BalancedService, Member, maglev},
+        balance::{
+            BackendCounters, BalanceControl, BalanceOptions, BalancedService, Egress, Forward,
+            way::LinkHeader,
+        },
         bounce::{Bounce, Layer},
     },
     worker::{Idle, Worker, WorkerCounters, WorkerSnapshot},
@@ -46,47 +48,37 @@ macro_rules! built {
     }};
 }
 
-fn member(address: &str, port: u8, source: [u8; 6]) -> Member {
-    Member { address: address.parse().unwrap(), weight: 1, port, source: MacAddress(source) }
+fn service(name: &str, vip: impl Into<IpAddr>, protocol: u8, port: u16, backend: &str) -> BalancedService {
+    BalancedService::new(name, vip.into(), protocol, port, Forward::Dsr).with(backend.parse().unwrap(), 1)
 }
 
-fn service(
-    name: &str,
-    vip: impl Into<IpAddr>,
-    protocol: u8,
-    port: u16,
-    members: Vec<Member>,
-) -> BalancedService {
-    let keys: Vec<(String, u32)> =
-        members.iter().map(|member| (member.address.to_string(), member.weight)).collect();
-    BalancedService {
-        name: name.to_owned(),
-        key: service_key(vip.into(), protocol, port),
-        table: maglev::Table::build(&keys, 251).unwrap(),
-        members,
-    }
-}
-
-/// Each service but one has a single backend, so that it is known where a packet goes.
-fn plan() -> BalancePlan {
-    let near = || vec![member("198.18.0.11", 0, FRONT)];
-    BalancePlan {
-        services: vec![
-            service("web", VIP_4, TCP, 80, near()),
-            service("dns", VIP_4, UDP, 53, near()),
-            service("web6", VIP_6, TCP, 80, vec![member("2001:db8::11", 0, FRONT)]),
-            service("far", FAR_VIP_4, UDP, 53, vec![member("198.18.0.12", 1, BACK)]),
-            service("lost", LOST_VIP_4, UDP, 53, vec![member("198.18.0.13", 0, FRONT)]),
-        ],
-    }
+/// Each service has a single backend, so that it is known where a packet goes.
+fn balance() -> BalanceControl {
+    let services = vec![
+        service("web", VIP_4, TCP, 80, "198.18.0.11"),
+        service("dns", VIP_4, UDP, 53, "198.18.0.11"),
+        service("web6", VIP_6, TCP, 80, "2001:db8::11"),
+        service("far", FAR_VIP_4, UDP, 53, "198.18.0.12"),
+        service("lost", LOST_VIP_4, UDP, 53, "198.18.0.13"),
+    ];
+    let options = BalanceOptions {
+        connections: 1_024,
+        ..BalanceOptions::new(1, vec![MacAddress(FRONT), MacAddress(BACK)])
+    };
+    BalanceControl::new(options, services).unwrap()
 }
 
 fn teach(control: &BalanceControl) {
-    for (address, mac) in
-        [("198.18.0.11", BACKEND_A), ("2001:db8::11", BACKEND_A), ("198.18.0.12", BACKEND_B)]
-    {
-        assert!(control.set_neighbour(address.parse().unwrap(), Some(MacAddress(mac))));
-    }
+    let known = [
+        ("198.18.0.11", 0, FRONT, BACKEND_A),
+        ("2001:db8::11", 0, FRONT, BACKEND_A),
+        ("198.18.0.12", 1, BACK, BACKEND_B),
+    ];
+    control.set_egress(known.map(|(address, port, source, destination)| {
+        let link =
+            LinkHeader { source: MacAddress(source), destination: MacAddress(destination), vlan: None };
+        (address.parse().unwrap(), Some(Egress { port, link, mtu: 1_500, is_direct: true, source: None }))
+    }));
 }
 
 /// What has to become of a packet that arrives at the first port.
@@ -125,15 +117,15 @@ fn run(stage: impl Stage, packets: &[Vec<u8>]) -> Outcome {
 
 /// Balance, then bounce what is for no service.
 fn balance_then_bounce(packets: &[Vec<u8>]) -> (Outcome, Vec<BackendCounters>) {
-    let mut control = BalanceControl::new(plan());
-    let chain = (control.stage(), Bounce::new(Layer::L4));
+    let control = balance();
+    let chain = (control.stage(0), Bounce::new(Layer::L4));
     teach(&control);
     let fixed = run(chain, packets);
     let counters = control.counters();
 
-    let mut control = BalanceControl::new(plan());
+    let control = balance();
     let mut pipeline = Pipeline::new();
-    pipeline.push(Box::new(control.stage()));
+    pipeline.push(Box::new(control.stage(0)));
     pipeline.push(Box::new(Bounce::new(Layer::L4)));
     teach(&control);
     let boxed = run(pipeline, packets);
@@ -365,8 +357,8 @@ fn packets_in_one_batch_do_not_disturb_each_other() {
 
 #[test]
 fn behind_balance_alone_what_is_for_no_service_is_dropped_as_undecided() {
-    let mut control = BalanceControl::new(plan());
-    let stage = control.stage();
+    let control = balance();
+    let stage = control.stage(0);
     teach(&control);
     let packets: Vec<Vec<u8>> = table().into_iter().map(|(_, packet, _)| packet).collect();
     let outcome = run(stage, &packets);

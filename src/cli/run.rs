@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::TERM_SIGNALS;
+use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
 
 use super::live::Live;
 use super::output::{print, say, say_error};
@@ -30,8 +30,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         say(warning);
     }
     // Before anything is set up, so that no signal finds it half done.
-    let stop = match stop_signal() {
-        Ok(stop) => stop,
+    let signals = match signals() {
+        Ok(signals) => signals,
         Err(error) => {
             say(format!("error: cannot listen to signals: {error}"));
             return ExitCode::FAILURE;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     introduce(&running);
     check::describe(&plan, MOST_SERVICES).iter().for_each(say);
 
-    watch(&running, args, &stop);
+    watch(&running, args, &signals);
     let (snapshot, errors) = running.stop();
     let status = finish(args, &snapshot);
     for error in &errors {
@@ -63,14 +63,22 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     if errors.is_empty() { status } else { ExitCode::FAILURE }
 }
 
-/// Set by SIGINT and SIGTERM; a second one ends the process at once, which the kernel cleans up after.
-fn stop_signal() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+/// Set when a signal has come.
+struct Signals {
+    /// SIGINT, SIGTERM, SIGQUIT; a second one ends the process at once, which the kernel cleans up after.
+    stop: Arc<AtomicBool>,
+    /// SIGHUP.
+    reload: Arc<AtomicBool>,
+}
+
+fn signals() -> std::io::Result<Signals> {
+    let signals = Signals { stop: Arc::default(), reload: Arc::default() };
     for signal in TERM_SIGNALS {
-        signal_hook::flag::register_conditional_shutdown(*signal, 1, Arc::clone(&stop))?;
-        signal_hook::flag::register(*signal, Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_shutdown(*signal, 1, Arc::clone(&signals.stop))?;
+        signal_hook::flag::register(*signal, Arc::clone(&signals.stop))?;
     }
-    Ok(stop)
+    signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))?;
+    Ok(signals)
 }
 
 /// What was set up, in a few lines.
@@ -101,12 +109,16 @@ fn introduce(running: &Running) {
 }
 
 /// Shows live rates until the run is over.
-fn watch(running: &Running, args: &RunArgs, stop: &AtomicBool) {
+fn watch(running: &Running, args: &RunArgs, signals: &Signals) {
     let mut live = Live::new(running.snapshot());
     let start = Instant::now();
     let end = args.duration.map(|duration| start + duration);
     let mut next = start + LIVE_PERIOD;
-    while !stop.load(Relaxed) {
+    while !signals.stop.load(Relaxed) {
+        if signals.reload.swap(false, Relaxed) {
+            live.interrupt();
+            reload(running, args);
+        }
         let now = Instant::now();
         if end.is_some_and(|end| now >= end) {
             break;
@@ -130,6 +142,33 @@ fn watch(running: &Running, args: &RunArgs, stop: &AtomicBool) {
     live.interrupt();
 }
 
+/// Reads the config again. What is wrong with it is said, and then the one before goes on.
+fn reload(running: &Running, args: &RunArgs) {
+    let plan = match config::load(&args.config) {
+        Ok(plan) => plan,
+        Err(error) => {
+            check::refuse(&error);
+            say("nothing has changed: the config that ran goes on");
+            return;
+        }
+    };
+    for warning in &plan.warnings {
+        say(warning);
+    }
+    let start = Instant::now();
+    match running.reload(&plan) {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| say(format!("warning: {warning}")));
+            check::describe(&plan, MOST_SERVICES).iter().for_each(say);
+            say(format!("reloaded {} in {} ms", args.config.display(), start.elapsed().as_millis()));
+        }
+        Err(error) => {
+            say_error(&error);
+            say("nothing has changed: the config that ran goes on");
+        }
+    }
+}
+
 fn announce(event: &Event) {
     match event {
         Event::Carrier { interface, up: false } => say(format!("{interface}: carrier lost")),
@@ -137,6 +176,10 @@ fn announce(event: &Event) {
         Event::Neighbour { address, mac: Some(mac) } => say(format!("backend {address} is at {mac}")),
         Event::Neighbour { address, mac: None } => {
             say(format!("backend {address} no longer answers ARP or neighbour discovery"));
+        }
+        Event::Health { service, address, healthy, reason } => {
+            let state = if *healthy { "healthy" } else { "not healthy: it gets no flows" };
+            say(format!("service {service}: backend {address} is {state} ({reason})"));
         }
         // These two are told as errors at the end.
         Event::WorkerEnded(_) | Event::InterfaceRemoved(_) => {}

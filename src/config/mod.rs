@@ -35,7 +35,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use crate::stages::balance::Affinity;
+pub use crate::stages::balance::{Affinity, BackendState, Forward, NoBackend};
 pub use balance::BalanceSettings;
 pub use bounce::Bounce;
 pub use dataplane::{Dataplane, Steer};
@@ -44,9 +44,7 @@ pub(crate) use duration::show as show_time;
 pub use nat::{LEAST_PORTS_PER_WORKER, NatSettings, PoolTooSmall};
 pub use pipeline::StageKind;
 pub use plan::{Plan, SteeringPlan};
-pub use service::{
-    Backend, BackendState, Forward, HealthCheck, HealthKind, NoBackend, Protocol, Service, Through,
-};
+pub use service::{Backend, HealthCheck, HealthKind, Protocol, Service, Through};
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]

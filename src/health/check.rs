@@ -32,7 +32,9 @@ choices! {
 
 choices! {
     /// Which way a check goes.
+    #[derive(Default)]
     pub enum Through {
+        #[default]
         /// To the backend's own address, as any other connection of this host.
         Address = "address",
         /// To the VIP, by the service's own way: what is seen is what a client sees.

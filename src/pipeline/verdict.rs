@@ -55,6 +55,18 @@ drop_reasons! {
     TooManyFragments, "too-many-fragments";
     /// A reply that must not be sent: to a group, or to an error.
     NotAnswered, "not-answered";
+    /// No backend of the service takes flows.
+    NoBackend, "no-backend";
+    /// Longer than the way to the backend takes.
+    TooBig, "too-big";
+    /// Routed with no hop left (TTL or hop limit).
+    Expired, "expired";
+    /// The packet's buffer has no room for the headers to be put in front.
+    NoRoom, "no-room";
+    /// A later fragment of a datagram whose first one has not been seen.
+    UnknownFragment, "unknown-fragment";
+    /// To an address of NAT but of no session, or of a flow for which no port is free.
+    NoSession, "no-session";
 }
 
 #[cfg(test)]

@@ -101,6 +101,18 @@ pub enum StartError {
         /// Why.
         source: TableError,
     },
+    /// The ports of `[nat]` are too few for so many workers.
+    #[error(transparent)]
+    PoolTooSmall(#[from] crate::config::PoolTooSmall),
+    /// The pool of `[nat]` could not be made.
+    #[error("nat: {0}")]
+    Nat(crate::stages::balance::nat::PoolError),
+    /// Health checks could not be started.
+    #[error(transparent)]
+    Health(#[from] crate::health::HealthError),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
     /// The rules of the filter do not fit the XDP program's maps.
     #[error("filter: {0}")]
     Filter(#[from] PlanError),

@@ -5,7 +5,7 @@
 //! 1. look: privileges, interfaces, their queues and what is attached to them, routes to the backends;
 //! 2. open: UMEM and sockets, fill rings primed;
 //! 3. load: XDP program and maps, sockets put into the XSKMAP;
-//! 4. run: workers start, neighbours are watched;
+//! 4. run: workers start, next hops and health of backends are followed;
 //! 5. attach: only now packets arrive.
 //!
 //! [`Running::stop`] goes the other way. The program is held by a bpf_link of this process, so even when the process is
@@ -13,17 +13,22 @@
 
 #![forbid(unsafe_code)]
 
+mod balance;
+mod balance_snapshot;
 mod cores;
 mod error;
 mod events;
 mod plan;
+mod reload;
 mod running;
 mod snapshot;
 mod start;
 
+pub use balance_snapshot::{Answers, BalanceSnapshot, Connections, Fragments, Nat};
 pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
 pub use plan::kernel_plan;
+pub use reload::ReloadError;
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};
 pub use start::{Options, start, start_with};

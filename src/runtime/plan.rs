@@ -1,142 +1,66 @@
 //! From the config's plan to what each room needs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::StartError;
-use crate::config::{Forward, Plan, Service, StageKind};
+use crate::config::{Forward, NatSettings, Plan, Service, StageKind, Steer};
 use crate::kernel;
 use crate::kernel::filter::{KernelPlan, Place, PlanError, WhyWorker};
-use crate::kernel::link::Link;
-use crate::kernel::next_hops::{Answer, Unresolved};
-use crate::kernel::xdp::{SteeredService, Steering, service_key};
-use crate::packet::MacAddress;
-use crate::pipeline::{Pipeline, PortIndex};
-use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, choose};
+use crate::kernel::xdp::{SteeredKind, SteeredService, Steering};
+use crate::packet::protocol::{TCP, UDP};
+use crate::pipeline::Pipeline;
+use crate::stages::balance::BalanceControl;
 use crate::stages::bounce::Bounce;
-use crate::stages::filter::FilterControl;
+use crate::stages::filter::{FilterControl, Prefix};
 
 /// What the XDP program is told to take out of the kernel.
 pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
-    let steering = plan.steering();
+    let all = plan.dataplane.steer == Steer::All;
+    let balanced = plan.stages.contains(&StageKind::Balance);
+    let services = plan.services.iter().filter(|_| balanced);
+    let mut steered: Vec<SteeredService> = services.map(steered_service).collect();
+    if balanced {
+        steered.extend(plan.nat.iter().flat_map(steered_nat));
+    }
     Steering {
-        all: steering.all,
-        services: steering
-            .services
-            .iter()
-            .filter(|(vip, _, ports)| vip.mapped().1 == 128 && ports.start() == ports.end())
-            .map(|(vip, protocol, ports)| SteeredService::single(vip.address(), protocol.number(), *ports.start()))
-            .collect(),
-        host_addresses: if steering.all { host_addresses.into_iter().collect() } else { HashSet::new() },
+        all,
+        services: steered,
+        host_addresses: if all { host_addresses.into_iter().collect() } else { HashSet::new() },
     }
 }
 
-/// By which port a backend is reached.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Egress {
-    pub port: PortIndex,
-    pub interface: u32,
-    pub source: MacAddress,
-}
-
-/// The port of every backend, by what the kernel says of its next hop.
-///
-/// # Errors
-///
-/// [`StartError`] for a backend that is not on the link of one of `links`, naming service and backend.
-pub(super) fn egress(
-    plan: &Plan,
-    links: &[Link],
-    next_hops: &BTreeMap<IpAddr, Answer>,
-) -> Result<HashMap<IpAddr, Egress>, StartError> {
-    let mut egress = HashMap::new();
-    for service in plan.services.iter().filter(|service| is_served(service)) {
-        for backend in &service.backends {
-            let port = direct_port(service, backend.address, &next_hops[&backend.address], links)?;
-            egress.insert(backend.address, port);
-        }
+fn steered_service(service: &Service) -> SteeredService {
+    SteeredService {
+        network: service.vip,
+        protocol: service.protocol.number(),
+        ports: service.ports.clone(),
+        room: room(service),
+        kind: SteeredKind::Vip,
     }
-    Ok(egress)
 }
 
-/// Direct server return rewrites nothing but MAC addresses, so the backend must be a neighbour.
-fn direct_port(
-    service: &Service,
-    backend: IpAddr,
-    next_hop: &Answer,
-    links: &[Link],
-) -> Result<Egress, StartError> {
-    let service = service.name.clone();
-    let (interface, vlan, address) = match next_hop {
-        Ok(hop) => (hop.interface, hop.vlan, hop.address),
-        Err(Unresolved::NoNeighbour { interface, vlan, address, .. }) => (*interface, *vlan, *address),
-        Err(Unresolved::OwnAddress) => return Err(StartError::OwnAddress { service, backend }),
-        Err(Unresolved::OtherInterface { name, via }) => {
-            let route = match via {
-                Some(gateway) => format!("via {gateway} on {name}"),
-                None => format!("by {name}"),
-            };
-            return Err(not_a_neighbour(service, backend, links, route));
-        }
-        Err(other) => {
-            return Err(StartError::Unroutable { service, backend, source: Box::new(other.clone()) });
-        }
-    };
-    let index = links.iter().position(|link| link.index == interface).expect("next hops leave by a port");
-    let name = &links[index].name;
-    let route = match vlan {
-        None if address == backend => {
-            let source = MacAddress(links[index].mac);
-            return Ok(Egress { port: index as PortIndex, interface, source });
-        }
-        None => format!("via {address} on {name}"),
-        Some(vlan) => format!("by VLAN {vlan} of {name}"),
-    };
-    Err(not_a_neighbour(service, backend, links, route))
-}
-
-fn not_a_neighbour(service: String, backend: IpAddr, links: &[Link], route: String) -> StartError {
-    let interfaces = links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
-    StartError::NotANeighbour { service, backend, interfaces, route }
-}
-
-/// Whether the stage can do what the service asks for yet.
-fn is_served(service: &Service) -> bool {
-    service.forward == Forward::Dsr && service.single_vip().is_some() && service.single_port().is_some()
-}
-
-/// The services with their tables.
-pub(super) fn balance(
-    plan: &Plan,
-    egress: &HashMap<IpAddr, Egress>,
-) -> Result<Option<BalanceControl>, StartError> {
-    if !plan.stages.contains(&StageKind::Balance) {
-        return Ok(None);
+/// Bytes of the outer headers that most backends of a service need. For the others the packet is moved within its frame.
+fn room(service: &Service) -> u8 {
+    let ipv4 = service.backends.iter().filter(|backend| backend.address.is_ipv4()).count();
+    let ip = if 2 * ipv4 >= service.backends.len() { 20 } else { 40 };
+    match service.forward {
+        Forward::Ipip => ip,
+        Forward::Gue => ip + 8,
+        _ => 0,
     }
-    let served = plan.services.iter().filter(|service| is_served(service));
-    let services = served.map(|service| balanced(service, egress)).collect::<Result<_, _>>()?;
-    Ok(Some(BalanceControl::new(BalancePlan { services })))
 }
 
-fn balanced(service: &Service, egress: &HashMap<IpAddr, Egress>) -> Result<BalancedService, StartError> {
-    let members: Vec<Member> = service
-        .backends
-        .iter()
-        .map(|backend| Member {
-            address: backend.address,
-            weight: backend.share(),
-            port: egress[&backend.address].port,
-            source: egress[&backend.address].source,
+/// Replies of backends, and ICMP errors about what was sent to them.
+fn steered_nat(nat: &NatSettings) -> impl Iterator<Item = SteeredService> {
+    nat.addresses.iter().flat_map(|address| {
+        [TCP, UDP].map(|protocol| SteeredService {
+            network: Prefix::new(*address, u8::MAX),
+            protocol,
+            ports: nat.ports.clone(),
+            room: 0,
+            kind: SteeredKind::Nat,
         })
-        .collect();
-    let backends = members.iter().map(|member| (member.address, member.weight));
-    let table = choose::table(backends, service.table_size)
-        .map_err(|source| StartError::Table { service: service.name.clone(), source })?;
-    Ok(BalancedService {
-        name: service.name.clone(),
-        key: service_key(service.vip.address(), service.protocol.number(), *service.ports.start()),
-        table,
-        members,
     })
 }
 
@@ -170,18 +94,18 @@ pub(super) struct Controls {
     pub filter: Option<FilterControl>,
     /// Whether some rule runs in the worker.
     pub filter_in_worker: bool,
-    pub balance: Option<BalanceControl>,
+    pub balance: Option<Arc<BalanceControl>>,
 }
 
 /// The pipeline of one worker.
-pub(super) fn pipeline(plan: &Plan, controls: &mut Controls) -> Pipeline {
+pub(super) fn pipeline(plan: &Plan, worker: usize, controls: &mut Controls) -> Pipeline {
     let mut pipeline = Pipeline::new();
-    let (mut filter, mut balance) = (controls.filter.as_mut(), controls.balance.as_mut());
+    let mut filter = controls.filter.as_mut();
     for stage in &plan.stages {
         match stage {
             StageKind::Balance => {
-                if let Some(control) = balance.as_deref_mut() {
-                    pipeline.push(Box::new(control.stage()));
+                if let Some(control) = &controls.balance {
+                    pipeline.push(Box::new(control.stage(worker)));
                 }
             }
             StageKind::Filter => {

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use xfwd_ebpf_types::CauseClass;
 
-use super::RunError;
+use super::balance::Balancer;
+use super::balance_snapshot::BalanceSnapshot;
 use super::events::EventReceiver;
+use super::reload::ReloadError;
 use super::snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, WorkerRow};
-use crate::config::StageKind;
-use crate::kernel::addresses::AddressWatcher;
+use super::{RunError, plan as plans};
+use crate::config::{Plan, StageKind, Steer};
+use crate::kernel::addresses::{AddressWatcher, host_addresses};
 use crate::kernel::deny::{DenyList, DenyThread};
 use crate::kernel::link::{Link, LinkWatcher};
-use crate::kernel::next_hops::NextHops;
 use crate::kernel::xdp::XdpProgram;
 use crate::packet::MacAddress;
 use crate::port::PortError;
@@ -46,6 +48,17 @@ pub enum Event {
         /// Its MAC address now.
         mac: Option<MacAddress>,
     },
+    /// The health checks of a backend have come to another result.
+    Health {
+        /// Name of the service.
+        service: String,
+        /// The backend.
+        address: IpAddr,
+        /// Whether it gets new flows now.
+        healthy: bool,
+        /// What the last check said.
+        reason: String,
+    },
 }
 
 impl Event {
@@ -60,6 +73,8 @@ pub struct Running {
     pub(super) started: Instant,
     pub(super) warnings: Vec<String>,
     pub(super) huge_pages: bool,
+    /// What runs; replaced by a reload.
+    pub(super) plan: Arc<Mutex<Plan>>,
     pub(super) stages: Vec<StageKind>,
     pub(super) links: Vec<Link>,
     pub(super) sockets: Vec<Socket>,
@@ -67,8 +82,7 @@ pub struct Running {
     pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
     pub(super) filter: Option<FilterControl>,
     pub(super) deny: DenyThread,
-    pub(super) balance: Option<Arc<BalanceControl>>,
-    pub(super) next_hops: Option<NextHops>,
+    pub(super) balancer: Option<Balancer>,
     pub(super) addresses: Option<AddressWatcher>,
     pub(super) link_watcher: Option<LinkWatcher>,
     /// Names of interfaces that are gone.
@@ -142,8 +156,33 @@ impl Running {
             workers,
             rules: self.rules(),
             deny: self.deny.list().counts(),
-            backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
+            backends: self.control().map(|control| control.counters()).unwrap_or_default(),
+            balance: self.control().map(BalanceSnapshot::of),
         }
+    }
+
+    fn control(&self) -> Option<&BalanceControl> {
+        self.balancer.as_ref().map(|balancer| &**balancer.control())
+    }
+
+    /// Goes on by another plan. What is wrong with it is found before anything changes. Only services and backends may
+    /// differ from the plan that runs; packets are not interrupted, and flows stay with their backends. Returns warnings.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]; the plan that ran goes on.
+    pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, ReloadError> {
+        let mut current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        ReloadError::check(&current, plan)?;
+        let Some(balancer) = &self.balancer else { return Ok(Vec::new()) };
+        let warnings = balancer.reload(plan)?;
+        *current = plan.clone();
+        let hosts = if plan.dataplane.steer == Steer::All { host_addresses()? } else { Vec::new() };
+        let steering = plans::steering(plan, hosts);
+        for program in self.programs().iter_mut() {
+            program.set_steering(&steering)?;
+        }
+        Ok(warnings)
     }
 
     /// The dynamic deny list.
@@ -197,7 +236,7 @@ impl Running {
         }
         // Before the workers, who take in what these have to tell.
         self.deny.stop();
-        self.next_hops = None;
+        self.balancer = None;
         self.addresses = None;
         self.link_watcher = None;
         for slot in &self.workers {

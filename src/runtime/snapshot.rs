@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::balance_snapshot::BalanceSnapshot;
 use crate::kernel::deny::DenyCounts;
 use crate::port::xsk::QueueReport;
 use crate::port::xsk::options::XdpStatistics;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub deny: DenyCounts,
     /// Each backend of each service.
     pub backends: Vec<BackendCounters>,
+    /// What is counted of balancing besides backends, if anything is balanced.
+    pub balance: Option<BalanceSnapshot>,
 }
 
 /// Sums over all workers.

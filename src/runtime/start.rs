@@ -1,13 +1,13 @@
 //! Starting a run, in an order in which a failure leaves nothing behind.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use super::balance::Balancer;
 use super::events::{self, EventSender};
-use super::plan::{Controls, Egress};
+use super::plan::Controls;
 use super::running::{Event, Running, Socket, WorkerSlot};
 use super::{StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
@@ -17,15 +17,10 @@ use crate::kernel::deny::{DenyTable, DenyThread};
 use crate::kernel::features::Feature;
 use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
-use crate::kernel::next_hops::{Change, NextHops};
-use crate::kernel::xdp::{XdpMode, XdpProgram};
+use crate::kernel::xdp::{XdpMode, XdpProgram, room_mark};
 use crate::pipeline::{Pipeline, Stage};
 use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
-use crate::stages::balance::BalanceControl;
 use crate::worker::{Worker, WorkerThread};
-
-/// How long to wait for the backends' MAC addresses before starting without them.
-const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to run on.
 #[derive(Clone, Debug, Default)]
@@ -85,14 +80,13 @@ pub fn start_with<S: Stage + 'static>(
     let mut warnings = Vec::new();
     let cores = cores(options, &mut warnings)?;
     let links = look(options, plan, &mut warnings)?;
-    let tell = Arc::new(Mutex::new(Tell::Later(Vec::new())));
-    let next_hops = follow_next_hops(plan, &links, Arc::clone(&tell))?;
-    let egress = plans::egress(plan, &links, &next_hops.current())?;
+    let (events, receiver) = events::channel();
+    let balancer = Balancer::prepare(plan, options.queues as usize, &links, &events)?;
     let kernel = plans::kernel_plan(plan)?;
     let mut controls = Controls {
         filter: plans::filter(plan, &kernel),
         filter_in_worker: kernel.needs_worker(),
-        balance: plans::balance(plan, &egress)?,
+        balance: balancer.as_ref().map(|balancer| Arc::clone(balancer.control())),
     };
 
     let mut opened = xsk::open(&open_request(options, plan, &links))?;
@@ -108,17 +102,17 @@ pub fn start_with<S: Stage + 'static>(
     let mut programs = load(plan, &kernel, &links, &opened)?;
     let deny = start_deny(plan, &mut programs)?;
 
-    let (events, receiver) = events::channel();
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
     let workers = start_workers(plan, opened, &mut controls, &cores, &events, stage)?;
 
-    let balance = controls.balance.map(Arc::new);
     let programs = Arc::new(Mutex::new(programs));
+    let shared_plan = Arc::new(Mutex::new(plan.clone()));
     let mut running = Running {
         started: Instant::now(),
         warnings,
         huge_pages,
+        plan: Arc::clone(&shared_plan),
         stages: plan.stages.clone(),
         links: links.clone(),
         sockets,
@@ -126,25 +120,20 @@ pub fn start_with<S: Stage + 'static>(
         programs: Arc::clone(&programs),
         filter: controls.filter,
         deny,
-        balance: balance.clone(),
-        next_hops: None,
+        balancer,
         addresses: None,
         link_watcher: None,
         removed: Arc::default(),
         events: receiver,
     };
     // From here on `running` takes down again what has been set up, if something fails.
-    if let Some(control) = balance {
-        lock(&tell).now(control, egress, events.clone());
-        let missing = next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
-        running.warnings.extend(missing.iter().map(|(address, _)| {
-            format!("backend {address} does not answer ARP or neighbour discovery yet: packets for it are dropped until it does")
-        }));
-        running.next_hops = Some(next_hops);
+    if let Some(balancer) = &mut running.balancer {
+        let warnings = balancer.start()?;
+        running.warnings.extend(warnings);
     }
     running.link_watcher = Some(watch_links(&links, Arc::clone(&running.removed), events)?);
     if plan.dataplane.steer == Steer::All {
-        running.addresses = Some(watch_addresses(plan, &programs)?);
+        running.addresses = Some(watch_addresses(&shared_plan, &programs)?);
     }
     let mode = match plan.dataplane.mode {
         Mode::Generic => XdpMode::Generic,
@@ -301,8 +290,11 @@ fn start_workers<S: Stage + 'static>(
     mut stage: impl FnMut(usize, Pipeline) -> S,
 ) -> Result<Vec<WorkerSlot>, StartError> {
     let mut workers = Vec::new();
-    for (index, (ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
-        let stage = stage(index, plans::pipeline(plan, controls));
+    for (index, (mut ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
+        if controls.balance.is_some() {
+            ports.iter_mut().for_each(|port| port.set_room_mark(room_mark()));
+        }
+        let stage = stage(index, plans::pipeline(plan, index, controls));
         let counters = Arc::default();
         let worker = Worker::new(ports, pool, stage, plan.dataplane.idle, Arc::clone(&counters));
         let events = events.clone();
@@ -311,68 +303,6 @@ fn start_workers<S: Stage + 'static>(
         workers.push(WorkerSlot { thread: Some(thread), core: cores[index], counters });
     }
     Ok(workers)
-}
-
-fn follow_next_hops(plan: &Plan, links: &[Link], tell: Arc<Mutex<Tell>>) -> Result<NextHops, StartError> {
-    let ports = links.iter().map(|link| link.index).collect();
-    let backends = plan.services.iter().flat_map(|service| &service.backends);
-    let wanted = backends.map(|backend| backend.address).collect();
-    Ok(NextHops::start(ports, wanted, move |changes| lock(&tell).changed(changes))?)
-}
-
-fn lock(tell: &Mutex<Tell>) -> MutexGuard<'_, Tell> {
-    tell.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Next hops are known before there are workers to be told.
-enum Tell {
-    Later(Vec<Change>),
-    Now(Box<Told>),
-}
-
-struct Told {
-    control: Arc<BalanceControl>,
-    egress: HashMap<IpAddr, Egress>,
-    /// Backends with a MAC address.
-    resolved: HashSet<IpAddr>,
-    events: EventSender,
-}
-
-impl Tell {
-    fn now(&mut self, control: Arc<BalanceControl>, egress: HashMap<IpAddr, Egress>, events: EventSender) {
-        let told = Told { control, egress, resolved: HashSet::new(), events };
-        if let Self::Later(changes) = std::mem::replace(self, Self::Now(Box::new(told))) {
-            self.changed(&changes);
-        }
-    }
-
-    fn changed(&mut self, changes: &[Change]) {
-        match self {
-            Self::Later(waiting) => waiting.extend_from_slice(changes),
-            Self::Now(told) => changes.iter().for_each(|change| told.changed(change)),
-        }
-    }
-}
-
-impl Told {
-    fn changed(&mut self, Change { backend, next_hop }: &Change) {
-        // The port was chosen at the start; a backend that is no longer a neighbour there has no MAC address.
-        let direct = next_hop.as_ref().ok().filter(|hop| {
-            hop.address == *backend && hop.vlan.is_none() && hop.interface == self.egress[backend].interface
-        });
-        let mac = direct.map(|hop| hop.destination);
-        let was_resolved = match mac {
-            Some(_) => !self.resolved.insert(*backend),
-            None => self.resolved.remove(backend),
-        };
-        if mac.is_none() && !was_resolved {
-            return;
-        }
-        if !self.control.set_neighbour(*backend, mac) {
-            tracing::error!("a worker did not take in the new MAC address of {backend} within a second");
-        }
-        self.events.send(Event::Neighbour { address: *backend, mac });
-    }
 }
 
 fn watch_links(
@@ -400,12 +330,12 @@ fn watch_links(
 
 /// With `steer = "all"` the program has to know which addresses are the host's own.
 fn watch_addresses(
-    plan: &Plan,
+    plan: &Arc<Mutex<Plan>>,
     programs: &Arc<Mutex<Vec<XdpProgram>>>,
 ) -> Result<AddressWatcher, StartError> {
-    let (plan, programs) = (plan.clone(), Arc::clone(programs));
+    let (plan, programs) = (Arc::clone(plan), Arc::clone(programs));
     let update = move |addresses: Vec<IpAddr>| {
-        let steering = plans::steering(&plan, addresses);
+        let steering = plans::steering(&plan.lock().unwrap_or_else(PoisonError::into_inner), addresses);
         for program in programs.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             if let Err(error) = program.set_steering(&steering) {
                 tracing::error!(

@@ -6,24 +6,10 @@ use std::net::IpAddr;
 use serde::Serialize;
 use toml::Spanned;
 
-use super::{Draft, Forward};
+use super::Draft;
 use crate::config::addresses::{family, unicast};
 use crate::config::reader::{Reader, Section, Span};
-use crate::words::choices;
-
-choices! {
-    /// What the operator wants of a backend.
-    #[derive(Default)]
-    pub enum BackendState {
-        /// It gets its share.
-        #[default]
-        Up = "up",
-        /// It gets no new flows; those it has stay.
-        Drain = "drain",
-        /// It gets nothing: its flows are given to the others.
-        Down = "down",
-    }
-}
+use crate::stages::balance::{BackendState, Forward};
 
 /// A server behind a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::Serialize;
 use toml::Spanned;
 
 use super::{Backend, Draft, Forward, Protocol};
@@ -12,69 +11,8 @@ use crate::config::choice::list;
 use crate::config::duration;
 use crate::config::filter::values;
 use crate::config::reader::{Reader, Section};
-use crate::words::choices;
 
-choices! {
-    /// What is tried.
-    pub enum HealthKind {
-        /// A TCP connection.
-        Tcp = "tcp",
-        /// A GET by HTTP/1.1, and the status of its answer.
-        Http = "http",
-        /// The same within TLS.
-        Https = "https",
-        /// A TLS handshake.
-        Tls = "tls",
-        /// An ICMP echo.
-        Icmp = "icmp",
-        /// A program, and its exit status.
-        Command = "command",
-    }
-}
-
-choices! {
-    /// Where a check goes.
-    #[derive(Default)]
-    pub enum Through {
-        /// To the backend's own address.
-        #[default]
-        Address = "address",
-        /// To the VIP, by the way that the service's packets take to the backend.
-        Path = "path",
-    }
-}
-
-/// How backends are checked: plain data for who does it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct HealthCheck {
-    /// What is tried.
-    pub kind: HealthKind,
-    /// Time from one try to the next.
-    #[serde(serialize_with = "duration::serialize")]
-    pub interval: Duration,
-    /// Time after which a try has failed; at most `interval`.
-    #[serde(serialize_with = "duration::serialize")]
-    pub timeout: Duration,
-    /// Successes in a row that make a backend healthy.
-    pub rise: u32,
-    /// Failures in a row that make it unhealthy.
-    pub fall: u32,
-    /// Port that is tried; [`Service::health_port`](super::Service::health_port) says which it is without one.
-    pub port: Option<u16>,
-    /// What is asked for by HTTP.
-    pub path: String,
-    /// Name of the server, in `Host` and in TLS.
-    pub host: Option<String>,
-    /// HTTP status that is a success; in order and without overlap.
-    pub status: Vec<RangeInclusive<u16>>,
-    /// Whether the certificate must be valid.
-    pub verify: bool,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Where a check goes.
-    pub through: Through,
-}
+pub use crate::health::{HealthCheck, HealthKind, Through};
 
 const KEYS: &[&str] = &[
     "type", "interval", "timeout", "rise", "fall", "port", "path", "host", "status", "verify", "command",

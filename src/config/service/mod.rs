@@ -24,10 +24,10 @@ use super::nat::Nat;
 use super::reader::{Reader, Section, Span};
 use super::{addresses, duration};
 use crate::packet::protocol;
-use crate::stages::balance::{Affinity, choose, maglev};
+use crate::stages::balance::{Affinity, Forward, GUE_PORT, NoBackend, choose, maglev};
 use crate::stages::filter::Prefix;
 use crate::words::choices;
-pub use backend::{Backend, BackendState};
+pub use backend::Backend;
 pub use health::{HealthCheck, HealthKind, Through};
 
 choices! {
@@ -47,46 +47,6 @@ impl Protocol {
             Self::Tcp => protocol::TCP,
             Self::Udp => protocol::UDP,
         }
-    }
-}
-
-choices! {
-    /// How a packet gets to its backend.
-    pub enum Forward {
-        /// Direct server return on one Ethernet segment: only the destination MAC address changes, the
-        /// backend has the VIP on a loopback interface and answers the client itself.
-        Dsr = "dsr",
-        /// Within an IP header to the backend's address (RFC 2003, RFC 2473, RFC 4213), over any number of routers; the backend has the
-        /// VIP on a loopback interface and answers the client itself.
-        Ipip = "ipip",
-        /// Within UDP, by Generic UDP Encapsulation variant 1 (draft-ietf-intarea-gue); otherwise as `ipip`.
-        Gue = "gue",
-        /// Source and destination are rewritten, and those of the replies back; the backend needs no setup.
-        Nat = "nat",
-    }
-}
-
-impl Forward {
-    /// Whether the packet travels within an outer header.
-    pub const fn is_tunnel(self) -> bool {
-        matches!(self, Self::Ipip | Self::Gue)
-    }
-
-    /// Whether backends must have addresses of the VIP's family.
-    pub const fn keeps_family(self) -> bool {
-        !self.is_tunnel()
-    }
-}
-
-choices! {
-    /// What happens to a new flow when no backend can take it.
-    #[derive(Default)]
-    pub enum NoBackend {
-        /// Its packets are dropped.
-        #[default]
-        Drop = "drop",
-        /// It is answered: TCP with a reset, UDP with ICMP port unreachable.
-        Reject = "reject",
     }
 }
 
@@ -165,8 +125,6 @@ fn endpoint(vip: Prefix, protocol: Protocol, ports: &RangeInclusive<u16>) -> Str
     format!("{protocol} {} {}", addresses::show(vip), ports::show(ports))
 }
 
-/// UDP port of GUE (IANA `gue`).
-const GUE_PORT: u16 = 6080;
 /// From the least that every host takes (RFC 879: 536 bytes) to what is left of an IPv4 packet of 65,535 bytes.
 const MSS: RangeInclusive<u32> = 536..=65_495;
 const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);

@@ -623,9 +623,9 @@ ports = "10000-19999"
             through: Through::Address,
         }),
         backends: vec![
-            backend(11, 0, Some(8080), BackendState::Up),
-            backend(12, 1, None, BackendState::Drain),
-            backend(13, 1, None, BackendState::Up),
+            backend(11, 0, Some(8080), crate::config::BackendState::Up),
+            backend(12, 1, None, crate::config::BackendState::Drain),
+            backend(13, 1, None, crate::config::BackendState::Up),
         ],
     };
     assert_eq!(*service, expected);

@@ -1,53 +1,75 @@
 //! The other side of balancing: what is told to the workers' stages, and what they have counted.
+//!
+//! The control side holds what is wanted (services and backends of the config), what is known (next hops, health), and makes
+//! a [`BalanceState`] of both whenever something changes. Each worker has a queue of length one for it, in which a newer state
+//! replaces one that was not taken yet: no news is lost, nobody waits, and what a worker sees is always whole.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
-use crossbeam::utils::CachePadded;
+use foldhash::fast::FixedState;
 
-use super::stage::{Balance, BalancePlan};
+use super::connections::Timeouts;
+use super::last_hop::LastHops;
+use super::members::Members;
+use super::nat::{NatPool, NatWorker};
+use super::service::{BackendState, BalancedBackend, BalancedService, Egress, Forward};
+use super::services::Services;
+use super::stage::{Balance, Nat, StageCounters};
+use super::state::{BalanceState, ServiceState, ServiceTable, Way};
+use super::way::{Tunnel, TunnelKind};
 use crate::packet::MacAddress;
-use crate::pipeline::Counter;
+use crate::stages::filter::Prefix;
 
-/// A worker empties its queue at least ten times a second, so this is how long a full one is worth waiting for.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(1);
-/// Room for this many changes of each backend before a worker has looked.
-const CHANGES_PER_MEMBER: usize = 4;
+use super::choose;
+use super::maglev::{Table, TableError};
 
-/// The MAC address of a backend has changed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NeighbourUpdate {
-    /// Index of the backend, over all services.
-    pub(super) member: u32,
-    pub(super) mac: Option<MacAddress>,
-}
+/// States that workers are done with and that wait to be freed here, not there.
+const USED_STATES: usize = 8;
 
-/// What one worker has sent to each backend.
+/// What all services share.
 #[derive(Debug)]
-pub(super) struct MemberCounters(CachePadded<Vec<Counts>>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    packets: Counter,
-    bytes: Counter,
-    connections: Counter,
+pub struct BalanceOptions {
+    /// Number of workers.
+    pub workers: usize,
+    /// MAC address of each port.
+    pub ports: Vec<MacAddress>,
+    /// Flows in the connection table of each worker.
+    pub connections: usize,
+    /// How long flows are kept.
+    pub timeouts: Timeouts,
+    /// ICMP errors, echo replies and TCP resets that each worker may send a second.
+    pub answers_per_second: u32,
+    /// Where `nat` sends from, for as many workers; needed by services that do.
+    pub nat: Option<NatPool>,
 }
 
-impl MemberCounters {
-    fn new(members: usize) -> Self {
-        Self(CachePadded::new((0..members).map(|_| Counts::default()).collect()))
+impl BalanceOptions {
+    /// A connection table for a million flows a worker, the timeouts that are usual, a thousand answers a second, no NAT.
+    pub fn new(workers: usize, ports: Vec<MacAddress>) -> Self {
+        Self {
+            workers,
+            ports,
+            connections: 1_000_000,
+            timeouts: Timeouts::default(),
+            answers_per_second: 1_000,
+            nat: None,
+        }
     }
+}
 
-    #[inline(always)]
-    pub(super) fn count(&self, member: usize, bytes: u64, starts_connection: bool) {
-        let counts = &self.0[member];
-        counts.packets.add(1);
-        counts.bytes.add(bytes);
-        counts.connections.add(u64::from(starts_connection));
-    }
+/// Services that cannot be balanced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("service {service}: {source}")]
+pub struct ServiceError {
+    /// Name of the service.
+    pub service: String,
+    /// Why it has no table.
+    pub source: TableError,
 }
 
 /// What was sent to one backend, over all workers.
@@ -59,209 +81,404 @@ pub struct BackendCounters {
     pub address: IpAddr,
     /// Its weight.
     pub weight: u32,
+    /// What it gets now: `up`, `drain`, `down`, `unhealthy`, `unreachable` (no next hop), or `removed` (not in the config any
+    /// more, but there may be flows).
+    pub state: &'static str,
     /// Packets sent to it.
     pub packets: u64,
-    /// Bytes sent to it.
+    /// Bytes sent to it, as they were received.
     pub bytes: u64,
-    /// TCP connections begun (SYN packets, so a repeated SYN counts again). 0 for UDP.
+    /// Connections begun: TCP flows and UDP flows that were given to it.
     pub connections: u64,
 }
 
 /// Makes the workers' stages, tells them what changes, and reads what they have counted.
 #[derive(Debug)]
 pub struct BalanceControl {
-    plan: Arc<BalancePlan>,
+    inner: Mutex<Inner>,
     workers: Vec<WorkerSide>,
+    settings: Settings,
+}
+
+/// What of the options stays the same for all workers.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub workers: usize,
+    pub connections: usize,
+    pub timeouts: Timeouts,
+    pub answers_per_second: u32,
+    /// When all clocks show 0: workers read each other's sessions.
+    pub epoch: Instant,
+}
+
+/// A worker's half of the queues.
+#[derive(Clone, Debug)]
+pub(super) struct Mailbox {
+    /// The newest state, until the worker takes it.
+    pub news: Arc<ArrayQueue<Arc<BalanceState>>>,
+    /// States that the worker is done with.
+    pub used: Arc<ArrayQueue<Arc<BalanceState>>>,
 }
 
 #[derive(Debug)]
 struct WorkerSide {
-    neighbours: Arc<ArrayQueue<NeighbourUpdate>>,
-    counters: Arc<MemberCounters>,
+    mailbox: Mailbox,
+    counters: Arc<StageCounters>,
+    /// Until its stage is made.
+    nat: Mutex<Option<Nat>>,
+}
+
+/// What is wanted and known.
+#[derive(Debug)]
+struct Inner {
+    lookup: Arc<Services>,
+    services: Vec<Entry>,
+    members: Members,
+    hops: HashMap<IpAddr, Egress>,
+    ports: Arc<[MacAddress]>,
+}
+
+/// A service, and what was made for it.
+#[derive(Debug)]
+struct Entry {
+    service: BalancedService,
+    /// Slots of its backends, in their order.
+    slots: Arc<[u32]>,
+    /// Slots of backends that were removed and may have flows.
+    leaving: Vec<u32>,
+    /// The weight of each backend now, in its order.
+    shares: Vec<u32>,
+    /// Made of `shares`; `None` if all are 0.
+    table: Option<Arc<Table>>,
 }
 
 impl BalanceControl {
-    /// Control of the stages that balance by `plan`.
-    pub fn new(plan: BalancePlan) -> Self {
-        Self { plan: Arc::new(plan), workers: Vec::new() }
+    /// Control of the stages of all workers.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`] for a service that no table can be made for.
+    pub fn new(options: BalanceOptions, services: Vec<BalancedService>) -> Result<Self, ServiceError> {
+        let BalanceOptions { workers, ports, connections, timeouts, answers_per_second, nat } = options;
+        let mut inner = Inner {
+            lookup: Arc::default(),
+            services: Vec::new(),
+            members: Members::new(workers),
+            hops: HashMap::new(),
+            ports: ports.into(),
+        };
+        inner.set_services(services, None)?;
+        let last_hops = nat.as_ref().map(|pool| Arc::new(LastHops::new(pool.capacity())));
+        let mut nats: Vec<NatWorker> = nat.map(|pool| pool.workers(timeouts)).unwrap_or_default();
+        let sides = (0..workers).rev().map(|_| WorkerSide {
+            mailbox: Mailbox {
+                news: Arc::new(ArrayQueue::new(1)),
+                used: Arc::new(ArrayQueue::new(USED_STATES)),
+            },
+            counters: Arc::default(),
+            nat: Mutex::new(
+                nats.pop().zip(last_hops.clone()).map(|(sessions, last_hops)| Nat { sessions, last_hops }),
+            ),
+        });
+        let mut sides: Vec<WorkerSide> = sides.collect();
+        sides.reverse();
+        let settings = Settings { workers, connections, timeouts, answers_per_second, epoch: Instant::now() };
+        Ok(Self { inner: Mutex::new(inner), workers: sides, settings })
     }
 
-    /// Makes the stage of one more worker.
-    pub fn stage(&mut self) -> Balance {
-        let members = self.members().count();
-        let neighbours = Arc::new(ArrayQueue::new((members * CHANGES_PER_MEMBER).max(1)));
-        let counters = Arc::new(MemberCounters::new(members));
-        self.workers
-            .push(WorkerSide { neighbours: Arc::clone(&neighbours), counters: Arc::clone(&counters) });
-        Balance::new(Arc::clone(&self.plan), counters, neighbours)
+    /// Makes the stage of a worker. Allocates its tables.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such worker.
+    pub fn stage(&self, worker: usize) -> Balance {
+        let side = &self.workers[worker];
+        let state = Arc::new(self.inner().state());
+        let nat = side.nat.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Balance::new(worker, state, side.mailbox.clone(), Arc::clone(&side.counters), &self.settings, nat)
     }
 
-    /// Tells every worker the MAC address of a backend, or that it has none now. Waits while a worker's queue is full,
-    /// at most a second; returns `false` when a worker did not take it in that time.
-    pub fn set_neighbour(&self, address: IpAddr, mac: Option<MacAddress>) -> bool {
-        let mut all = true;
-        for (member, (_, one)) in self.members().enumerate() {
-            if one.address == address {
-                let update = NeighbourUpdate { member: member as u32, mac };
-                for worker in &self.workers {
-                    all &= push_patiently(&worker.neighbours, update);
-                }
+    /// Tells by which way backends are reached now; `None` is not at all. What is not named stays.
+    pub fn set_egress(&self, hops: impl IntoIterator<Item = (IpAddr, Option<Egress>)>) {
+        let mut inner = self.inner();
+        let mut changed = false;
+        for (address, hop) in hops {
+            changed |= match hop {
+                Some(hop) => inner.hops.insert(address, hop) != Some(hop),
+                None => inner.hops.remove(&address).is_some(),
+            };
+        }
+        if changed {
+            self.publish(&inner);
+        }
+    }
+
+    /// Tells which backends, by service and address, are healthy now. What is not named stays; a backend of which nothing was
+    /// told is healthy.
+    pub fn set_health<'n>(&self, health: impl IntoIterator<Item = (&'n str, IpAddr, bool)>) {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        let mut changed = false;
+        for (service, address, healthy) in health {
+            if let Some(member) = inner.members.find_mut(service, address)
+                && member.healthy != healthy
+            {
+                member.healthy = healthy;
+                member.back_since = healthy.then_some(now);
+                changed = true;
             }
         }
-        all
+        if changed {
+            inner.make_tables();
+            self.publish(&inner);
+        }
+    }
+
+    /// Balances these services from now on. Backends that stay keep their flows, and so do those that go, until they have
+    /// none; a service is the one that had its name before.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError`]; nothing has changed then.
+    pub fn set_services(&self, services: Vec<BalancedService>) -> Result<(), ServiceError> {
+        let mut inner = self.inner();
+        inner.set_services(services, Some(Instant::now()))?;
+        self.publish(&inner);
+        Ok(())
+    }
+
+    /// What takes time: backends in slow start get more, removed ones without flows are forgotten, and what workers no longer use is
+    /// freed. To be called about ten times a second.
+    pub fn tick(&self, now: Instant) {
+        for side in &self.workers {
+            while side.mailbox.used.pop().is_some() {}
+        }
+        let mut inner = self.inner();
+        let forgotten = inner.forget(now, self.settings.timeouts.established);
+        if inner.make_tables() || forgotten {
+            self.publish(&inner);
+        }
     }
 
     /// What was sent to each backend so far.
     pub fn counters(&self) -> Vec<BackendCounters> {
-        let sum = |index: usize, of: fn(&Counts) -> &Counter| {
-            self.workers.iter().map(|worker| of(&worker.counters.0[index]).get()).sum()
+        let inner = self.inner();
+        let mut rows = Vec::new();
+        for entry in &inner.services {
+            for (slots, removed) in [(&*entry.slots, false), (&*entry.leaving, true)] {
+                for slot in slots {
+                    let member = &inner.members[*slot];
+                    rows.push(BackendCounters {
+                        service: entry.service.name.clone(),
+                        address: member.backend.address,
+                        weight: member.backend.weight,
+                        state: member.describe(removed, inner.hops.contains_key(&member.backend.address)),
+                        packets: member.sum(|counts| &counts.packets),
+                        bytes: member.sum(|counts| &counts.bytes),
+                        connections: member.sum(|counts| &counts.connections),
+                    });
+                }
+            }
+        }
+        rows
+    }
+
+    /// What the stages count besides backends, one a worker.
+    pub fn stage_counters(&self) -> impl Iterator<Item = &StageCounters> {
+        self.workers.iter().map(|side| &*side.counters)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, inner: &Inner) {
+        let state = Arc::new(inner.state());
+        for side in &self.workers {
+            // One that was not taken is freed here.
+            drop(side.mailbox.news.force_push(Arc::clone(&state)));
+        }
+    }
+}
+
+fn make_table(service: &BalancedService, shares: &[u32]) -> Result<Option<Arc<Table>>, ServiceError> {
+    let backends = service.backends.iter().zip(shares).map(|(backend, share)| (backend.address, *share));
+    match choose::table(backends, service.table_size) {
+        Ok(table) => Ok(Some(Arc::new(table))),
+        Err(TableError::NoWeight) => Ok(None),
+        Err(source) => Err(ServiceError { service: service.name.clone(), source }),
+    }
+}
+
+impl Inner {
+    /// Replaces all services. `reloaded` is the time if it is not the first time: backends that are new then start slowly.
+    fn set_services(
+        &mut self,
+        services: Vec<BalancedService>,
+        reloaded: Option<Instant>,
+    ) -> Result<(), ServiceError> {
+        // Whatever can go wrong goes wrong here, before anything has changed.
+        let before: HashMap<&str, &Entry> =
+            self.services.iter().map(|entry| (entry.service.name.as_str(), entry)).collect();
+        let made = services.into_iter().map(|service| {
+            let shares = self.shares(&service, reloaded);
+            let kept = before.get(&*service.name).filter(|entry| entry.has_table_for(&service, &shares));
+            let table = match kept {
+                Some(entry) => entry.table.clone(),
+                None => make_table(&service, &shares)?,
+            };
+            Ok((service, shares, table))
+        });
+        let made = made.collect::<Result<Vec<_>, ServiceError>>()?;
+
+        self.lookup = Arc::new(Services::new(
+            made.iter().map(|(service, ..)| (service.network, service.protocol, service.ports.clone())),
+        ));
+        let mut before: HashMap<String, Entry> =
+            self.services.drain(..).map(|entry| (entry.service.name.clone(), entry)).collect();
+        for (service, shares, table) in made {
+            let old = before.remove(&service.name);
+            let had: Vec<u32> =
+                old.iter().flat_map(|entry| entry.slots.iter().chain(&entry.leaving)).copied().collect();
+            let slots: Arc<[u32]> = service
+                .backends
+                .iter()
+                .map(|backend| self.members.set(&service.name, backend, reloaded))
+                .collect();
+            let here: HashSet<u32> = slots.iter().copied().collect();
+            let leaving = had.into_iter().filter(|slot| !here.contains(slot)).collect();
+            self.services.push(Entry { service, slots, leaving, shares, table });
+        }
+        for gone in before.into_values() {
+            gone.slots.iter().chain(&gone.leaving).for_each(|slot| self.members.remove(*slot));
+        }
+        Ok(())
+    }
+
+    /// The weights of the backends of a service as things are. One that is not known yet has come at `new`.
+    fn shares(&self, service: &BalancedService, new: Option<Instant>) -> Vec<u32> {
+        let now = Instant::now();
+        let percent = |backend: &BalancedBackend| {
+            if backend.state != BackendState::Up {
+                return 0;
+            }
+            let (healthy, back_since) = match self.members.find(&service.name, backend.address) {
+                Some(member) if member.backend.state == BackendState::Up => {
+                    (member.healthy, member.back_since)
+                }
+                Some(member) => (member.healthy, new),
+                None => (true, new),
+            };
+            if healthy { slow_start(service.slow_start, back_since, now) } else { 0 }
         };
-        self.members()
-            .enumerate()
-            .map(|(index, (service, member))| BackendCounters {
-                service: service.to_owned(),
-                address: member.address,
-                weight: member.weight,
-                packets: sum(index, |counts| &counts.packets),
-                bytes: sum(index, |counts| &counts.bytes),
-                connections: sum(index, |counts| &counts.connections),
-            })
+        let percents: Vec<u32> = service.backends.iter().map(percent).collect();
+        // Whole weights, unless some backend has a part of its own: a table is the same for the weights times a hundred.
+        let whole = percents.iter().all(|percent| matches!(percent, 0 | 100));
+        let factor = |percent: u32| if whole { percent / 100 } else { percent };
+        service
+            .backends
+            .iter()
+            .zip(percents)
+            .map(|(backend, percent)| backend.weight * factor(percent))
             .collect()
     }
 
-    fn members(&self) -> impl Iterator<Item = (&str, &super::Member)> {
-        self.plan
-            .services
-            .iter()
-            .flat_map(|service| service.members.iter().map(|member| (service.name.as_str(), member)))
-    }
-}
-
-fn push_patiently(queue: &Arc<ArrayQueue<NeighbourUpdate>>, update: NeighbourUpdate) -> bool {
-    let tries = PATIENCE.as_millis() / PAUSE.as_millis();
-    for _ in 0..tries {
-        // A worker that has ended has dropped its half, and there is nobody to wait for.
-        if queue.push(update).is_ok() || Arc::strong_count(queue) == 1 {
-            return true;
-        }
-        std::thread::sleep(PAUSE);
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::super::stage::BalancedService;
-    use super::super::{Member, maglev};
-    use super::*;
-    use crate::kernel::xdp::service_key;
-    use crate::pipeline::Stage;
-
-    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
-    const TCP: u8 = 6;
-
-    fn address(host: u8) -> IpAddr {
-        IpAddr::from([198, 18, 0, host])
-    }
-
-    /// Services on ports 80, 81 and so on, each with these backends.
-    fn control(services: &[&[u8]]) -> BalanceControl {
-        let services = services.iter().zip(80..).map(|(hosts, port)| BalancedService {
-            name: format!("port-{port}"),
-            key: service_key(IpAddr::from([198, 18, 10, 1]), TCP, port),
-            table: maglev::Table::build(&hosts.iter().map(|host| ([*host], 1)).collect::<Vec<_>>(), 251)
-                .unwrap(),
-            members: hosts
-                .iter()
-                .map(|host| Member { address: address(*host), weight: 1, port: 0, source: MAC })
-                .collect(),
-        });
-        BalanceControl::new(BalancePlan { services: services.collect() })
-    }
-
-    /// What waits in a worker's queue: index of the backend over all services, and its MAC address.
-    fn waiting(side: &WorkerSide) -> Vec<(u32, Option<MacAddress>)> {
-        std::iter::from_fn(|| side.neighbours.pop()).map(|update| (update.member, update.mac)).collect()
-    }
-
-    #[test]
-    fn every_worker_is_told_of_a_backend_in_every_service_that_has_it() {
-        let mut control = control(&[&[11, 12], &[12, 13]]);
-        let _stages = [control.stage(), control.stage()];
-        assert!(control.set_neighbour(address(12), Some(MAC)));
-        for worker in &control.workers {
-            assert_eq!(waiting(worker), [(1, Some(MAC)), (2, Some(MAC))]);
-        }
-    }
-
-    #[test]
-    fn an_address_that_is_no_backend_is_nobodys_business() {
-        let mut control = control(&[&[11]]);
-        let _stage = control.stage();
-        assert!(control.set_neighbour(address(99), Some(MAC)));
-        assert_eq!(waiting(&control.workers[0]), []);
-    }
-
-    #[test]
-    fn a_full_queue_is_waited_for() {
-        let mut control = control(&[&[11]]);
-        let mut stage = control.stage();
-        for _ in 0..CHANGES_PER_MEMBER {
-            assert!(control.set_neighbour(address(11), None));
-        }
-        assert!(control.workers[0].neighbours.is_full());
-        thread::scope(|scope| {
-            let told = scope.spawn(|| control.set_neighbour(address(11), Some(MAC)));
-            // The worker's next turn, which makes room.
-            while !told.is_finished() {
-                stage.housekeeping();
-                thread::yield_now();
+    /// Makes the tables anew whose weights have changed. Whether there were any.
+    fn make_tables(&mut self) -> bool {
+        let mut changed = false;
+        for index in 0..self.services.len() {
+            let shares = self.shares(&self.services[index].service, None);
+            let entry = &mut self.services[index];
+            if entry.shares == shares {
+                continue;
             }
-            assert!(told.join().unwrap());
-        });
-    }
-
-    #[test]
-    fn a_worker_that_takes_nothing_in_is_reported_and_keeps_the_news_from_nobody_else() {
-        let mut control = control(&[&[11]]);
-        let (_stuck, mut other) = (control.stage(), control.stage());
-        for _ in 0..CHANGES_PER_MEMBER {
-            assert!(control.set_neighbour(address(11), None));
+            match make_table(&entry.service, &shares) {
+                Ok(table) => (entry.table, entry.shares) = (table, shares),
+                // Size and backends are those that there was a table for.
+                Err(error) => tracing::error!("{error}"),
+            }
+            changed = true;
         }
-        other.housekeeping();
-        assert!(!control.set_neighbour(address(11), Some(MAC)));
-        assert_eq!(waiting(&control.workers[1]), [(0, Some(MAC))]);
+        changed
     }
 
-    #[test]
-    fn a_worker_that_has_ended_is_not_waited_for() {
-        let mut control = control(&[&[11]]);
-        drop(control.stage());
-        // Waiting for each would take minutes.
-        assert!((0..1_000).all(|_| control.set_neighbour(address(11), Some(MAC))));
+    /// Gives up removed backends that got no packet for `quiet`. Whether there were any.
+    fn forget(&mut self, now: Instant, quiet: Duration) -> bool {
+        let members = &mut self.members;
+        let mut changed = false;
+        for entry in &mut self.services {
+            entry.leaving.retain(|slot| {
+                let is_quiet = members.is_quiet(*slot, now, quiet);
+                if is_quiet {
+                    members.remove(*slot);
+                    changed = true;
+                }
+                !is_quiet
+            });
+        }
+        changed
     }
 
-    #[test]
-    fn counters_are_summed_over_workers_and_kept_apart_by_backend() {
-        let mut control = control(&[&[11, 12], &[12]]);
-        let _stages = [control.stage(), control.stage()];
-        let [first, second] = [0, 1].map(|worker| Arc::clone(&control.workers[worker].counters));
-        first.count(0, 60, true);
-        first.count(2, 1_500, false);
-        second.count(2, 100, true);
-        let rows = control.counters();
-        let of = |row: &BackendCounters| {
-            (row.service.clone(), row.address, row.packets, row.bytes, row.connections)
+    fn state(&self) -> BalanceState {
+        let mut members = self.members.states();
+        for entry in &self.services {
+            for slot in entry.slots.iter().chain(&entry.leaving) {
+                let member = &self.members[*slot];
+                let hop = self.hops.get(&member.backend.address).copied();
+                let state = &mut members[*slot as usize];
+                state.keeps_flows = member.healthy && member.backend.state != BackendState::Down;
+                state.hop = hop;
+                state.way = way(&entry.service, &member.backend, hop);
+            }
+        }
+        let services = self.services.iter().map(Entry::state).collect();
+        BalanceState { lookup: Arc::clone(&self.lookup), services, members, ports: Arc::clone(&self.ports) }
+    }
+}
+
+impl Entry {
+    /// Whether the table there is would be made again.
+    fn has_table_for(&self, service: &BalancedService, shares: &[u32]) -> bool {
+        let addresses = |service: &BalancedService| -> Vec<IpAddr> {
+            service.backends.iter().map(|backend| backend.address).collect()
         };
-        assert_eq!(
-            rows.iter().map(of).collect::<Vec<_>>(),
-            [
-                ("port-80".to_owned(), address(11), 1, 60, 1),
-                ("port-80".to_owned(), address(12), 0, 0, 0),
-                ("port-81".to_owned(), address(12), 2, 1_600, 1),
-            ]
-        );
+        self.shares == shares
+            && self.service.table_size == service.table_size
+            && addresses(&self.service) == addresses(service)
     }
+
+    fn state(&self) -> ServiceState {
+        ServiceState {
+            table: self.table.clone().map(|table| ServiceTable { table, slots: Arc::clone(&self.slots) }),
+            salt: FixedState::default().hash_one(&self.service.name),
+            is_nat: self.service.forward == Forward::Nat,
+            affinity: self.service.affinity,
+            no_backend: self.service.no_backend,
+            mss: self.service.mss,
+        }
+    }
+}
+
+fn way(service: &BalancedService, backend: &BalancedBackend, hop: Option<Egress>) -> Way {
+    let kind = match service.forward {
+        Forward::Dsr if hop.is_some_and(|hop| hop.is_direct) => return Way::Dsr,
+        Forward::Dsr => return Way::Unknown,
+        Forward::Nat => {
+            return Way::Nat { address: Prefix::new(backend.address, 128).mapped().0, port: backend.port };
+        }
+        Forward::Ipip => TunnelKind::Ipip,
+        Forward::Gue => TunnelKind::Gue { port: service.gue_port },
+    };
+    match hop.and_then(|hop| hop.source) {
+        Some(source) => Tunnel::new(kind, source, backend.address).map_or(Way::Unknown, Way::Tunnel),
+        None => Way::Unknown,
+    }
+}
+
+/// Percent of its weight that a backend gets which has come back at `since`: a tenth at once, and a tenth more after each tenth of
+/// the time.
+fn slow_start(time: Option<Duration>, since: Option<Instant>, now: Instant) -> u32 {
+    let (Some(time), Some(since)) = (time, since) else { return 100 };
+    let passed = now.saturating_duration_since(since).as_secs_f64() / time.as_secs_f64().max(1e-9);
+    ((passed * 10.0) as u32 + 1).min(10) * 10
 }

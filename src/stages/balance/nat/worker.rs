@@ -111,6 +111,11 @@ impl NatWorker {
         self.pool.sessions.read(id).filter(|session| session.flow() == *flow)
     }
 
+    /// The session with this number, if it is open: for later fragments, which have no ports to verify it by.
+    pub fn get(&self, id: SessionId) -> Option<Session> {
+        self.pool.sessions.read(id)
+    }
+
     /// The session of a flow from a client, whichever worker has opened it. Slower than [`flow`](Self::flow), as it
     /// asks one worker's table after the other, the own one first: for flows that the connection table does not know.
     pub fn find_flow(&self, flow: &FiveTuple) -> Option<Session> {

@@ -1,0 +1,150 @@
+//! The second look: which backend a packet goes to, and how.
+
+use super::answers::Answer;
+use super::choose;
+use super::connections::Event;
+use super::mss::clamp_mss;
+use super::service::NoBackend;
+use super::stage::Balance;
+use super::state::{MemberRef, Way};
+use super::way::{EncapsulateError, Fit, Hop, fit, pass_hop, write_link};
+use crate::packet::{FiveTuple, Tcp};
+use crate::pipeline::{DropReason, Packet, Verdict};
+
+impl Balance {
+    /// A whole packet to a service.
+    #[inline]
+    pub(super) fn flow(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &FiveTuple,
+        service: u32,
+        key: u64,
+    ) -> Verdict {
+        if self.state.services[service as usize].is_nat {
+            return match self.session(packet, tuple, service, key) {
+                Ok((session, is_new)) => self.send_by_session(packet, &session, service, is_new),
+                Err(verdict) => verdict,
+            };
+        }
+        match self.member(packet, tuple, service, key) {
+            Ok((slot, is_new)) => self.send(packet, slot, service, key, is_new),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// The slot of the member that a flow belongs to, and whether it has just been given to it.
+    #[inline]
+    pub(super) fn member(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &FiveTuple,
+        service: u32,
+        key: u64,
+    ) -> Result<(u32, bool), Verdict> {
+        let event = Event::of(packet.headers());
+        let found = self.connections.find(key, self.now, event);
+        if let Some(found) = found
+            && !found.restarted
+            && let Some(slot) = self.state.keeper(MemberRef(found.value))
+        {
+            return Ok((slot, false));
+        }
+        let Some(slot) = self.choose(tuple, service) else { return Err(self.no_backend(packet, service)) };
+        let member = self.state.name(slot).0;
+        match found {
+            Some(_) => _ = self.connections.replace(key, member, self.now),
+            None => _ = self.connections.insert(key, member, self.now, event),
+        }
+        Ok((slot, true))
+    }
+
+    /// The member that the table chooses.
+    #[inline]
+    pub(super) fn choose(&self, tuple: &FiveTuple, service: u32) -> Option<u32> {
+        let service = &self.state.services[service as usize];
+        let table = service.table.as_ref()?;
+        Some(table.lookup(choose::hash(tuple, service.affinity)))
+    }
+
+    /// No backend takes the flow.
+    #[cold]
+    pub(super) fn no_backend(&mut self, packet: &mut Packet<'_>, service: u32) -> Verdict {
+        match self.state.services[service as usize].no_backend {
+            NoBackend::Reject => self.answer(packet, Answer::Refuse, DropReason::NoBackend),
+            _ => Verdict::Drop(DropReason::NoBackend),
+        }
+    }
+
+    /// Sends a packet to a member by its way, `nat` excepted.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        packet: &mut Packet<'_>,
+        slot: u32,
+        service: u32,
+        hash: u64,
+        is_new: bool,
+    ) -> Verdict {
+        let member = &self.state.members[slot as usize];
+        let Some(hop) = member.hop else { return Verdict::Drop(DropReason::NoNeighbour) };
+        let len = packet.len() as u64;
+        match &member.way {
+            Way::Dsr => {
+                if fit(packet, 0, hop.mtu as usize) != Fit::Fits {
+                    return self.too_big(packet, 0, hop.mtu);
+                }
+                self.clamp_mss(packet, service);
+                if write_link(packet, &hop.link).is_err() {
+                    return Verdict::Drop(DropReason::NoRoom);
+                }
+            }
+            Way::Tunnel(tunnel) => {
+                if fit(packet, tunnel.overhead(), hop.mtu as usize) != Fit::Fits {
+                    let overhead = tunnel.overhead();
+                    return self.too_big(packet, overhead, hop.mtu);
+                }
+                if pass_hop(packet) == Hop::Expired {
+                    return self.answer(packet, Answer::TimeExceeded, DropReason::Expired);
+                }
+                self.clamp_mss(packet, service);
+                match tunnel.encapsulate(packet, &hop.link, hash, &mut self.identification) {
+                    Ok(()) => {}
+                    Err(EncapsulateError::NotIp) => return Verdict::Drop(DropReason::Malformed),
+                    Err(EncapsulateError::TooLong) => return Verdict::Drop(DropReason::TooBig),
+                    Err(_) => return Verdict::Drop(DropReason::NoRoom),
+                }
+            }
+            Way::Nat { .. } | Way::Unknown => return Verdict::Drop(DropReason::NoNeighbour),
+        }
+        let counts = &member.counts[self.worker];
+        counts.packets.add(1);
+        counts.bytes.add(len);
+        counts.connections.add(u64::from(is_new));
+        self.out_of(hop.port)
+    }
+
+    /// A packet that is too long for its way.
+    #[cold]
+    pub(super) fn too_big(&mut self, packet: &mut Packet<'_>, overhead: usize, mtu: u32) -> Verdict {
+        match fit(packet, overhead, mtu as usize) {
+            Fit::TooBig { mtu } => self.answer(packet, Answer::TooBig { mtu }, DropReason::TooBig),
+            _ => Verdict::Drop(DropReason::TooBig),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn clamp_mss(&self, packet: &mut Packet<'_>, service: u32) {
+        if packet.headers().tcp_flags & Tcp::SYN != 0
+            && let Some(limit) = self.state.services[service as usize].mss
+        {
+            clamp_mss(packet, limit);
+        }
+    }
+
+    /// Answers a packet in place of a backend.
+    #[cold]
+    pub(super) fn answer(&mut self, packet: &mut Packet<'_>, answer: Answer, reason: DropReason) -> Verdict {
+        self.answers.give(packet, answer, reason, self.instant, &self.counters.answers)
+    }
+}

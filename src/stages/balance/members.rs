@@ -1,0 +1,161 @@
+//! The backends of all services by slot, on the control side.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Index;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::utils::CachePadded;
+
+use super::service::{BackendState, BalancedBackend};
+use super::state::{MAX_SLOTS, MemberCounts, MemberState, Way};
+use crate::pipeline::Counter;
+
+/// A backend of one service.
+#[derive(Debug)]
+pub(super) struct Member {
+    service: String,
+    pub backend: BalancedBackend,
+    /// What its health check says.
+    pub healthy: bool,
+    /// When it came back, or was added to a running service.
+    pub back_since: Option<Instant>,
+    /// Packets that it had got, and when that changed last; kept for one that was removed.
+    quiet: Option<(u64, Instant)>,
+    counts: Arc<[CachePadded<MemberCounts>]>,
+}
+
+impl Member {
+    /// A counter, over all workers.
+    pub fn sum(&self, of: fn(&MemberCounts) -> &Counter) -> u64 {
+        self.counts.iter().map(|counts| of(counts).get()).sum()
+    }
+
+    /// What it gets now, in a word.
+    pub fn describe(&self, is_removed: bool, is_reachable: bool) -> &'static str {
+        match self.backend.state {
+            _ if is_removed => "removed",
+            BackendState::Down => "down",
+            _ if !self.healthy => "unhealthy",
+            _ if !is_reachable => "unreachable",
+            BackendState::Up if self.backend.weight > 0 => "up",
+            _ => "drain",
+        }
+    }
+}
+
+/// Slots, each with the generation of what is or was in it last.
+#[derive(Debug)]
+pub(super) struct Members {
+    slots: Vec<(u8, Option<Member>)>,
+    free: Vec<u32>,
+    by_name: HashMap<String, HashMap<IpAddr, u32>>,
+    /// Counters of a free slot.
+    nobody: Arc<[CachePadded<MemberCounts>]>,
+    workers: usize,
+}
+
+impl Members {
+    pub fn new(workers: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_name: HashMap::new(),
+            nobody: counts(workers),
+            workers,
+        }
+    }
+
+    pub fn find(&self, service: &str, address: IpAddr) -> Option<&Member> {
+        let slot = *self.by_name.get(service)?.get(&address)?;
+        self.slots[slot as usize].1.as_ref()
+    }
+
+    pub fn find_mut(&mut self, service: &str, address: IpAddr) -> Option<&mut Member> {
+        let slot = *self.by_name.get(service)?.get(&address)?;
+        self.slots[slot as usize].1.as_mut()
+    }
+
+    /// The slot of a backend, which is as said from now on. One that is new, or was not to get flows, has come back at `now`.
+    pub fn set(&mut self, service: &str, backend: &BalancedBackend, now: Option<Instant>) -> u32 {
+        if let Some(slot) = self.by_name.get(service).and_then(|slots| slots.get(&backend.address)) {
+            let member = self.slots[*slot as usize].1.as_mut().expect("named slots are taken");
+            if member.backend.state != BackendState::Up {
+                member.back_since = now;
+            }
+            member.backend = backend.clone();
+            member.quiet = None;
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            assert!(self.slots.len() < MAX_SLOTS, "more than {MAX_SLOTS} backends");
+            self.slots.push((0, None));
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize].1 = Some(Member {
+            service: service.to_owned(),
+            backend: backend.clone(),
+            healthy: true,
+            back_since: now,
+            quiet: None,
+            counts: counts(self.workers),
+        });
+        self.by_name.entry(service.to_owned()).or_default().insert(backend.address, slot);
+        slot
+    }
+
+    /// Frees a slot. Flows that name it belong to nobody then.
+    pub fn remove(&mut self, slot: u32) {
+        let (generation, member) = &mut self.slots[slot as usize];
+        let Some(member) = member.take() else { return };
+        *generation = generation.wrapping_add(1);
+        self.free.push(slot);
+        if let Some(slots) = self.by_name.get_mut(&member.service) {
+            slots.remove(&member.backend.address);
+            if slots.is_empty() {
+                self.by_name.remove(&member.service);
+            }
+        }
+    }
+
+    /// Whether a removed backend got no packet for `quiet`.
+    pub fn is_quiet(&mut self, slot: u32, now: Instant, quiet: Duration) -> bool {
+        let Some(member) = self.slots[slot as usize].1.as_mut() else { return true };
+        let packets = member.sum(|counts| &counts.packets);
+        match member.quiet {
+            Some((before, since)) if before == packets => now.saturating_duration_since(since) >= quiet,
+            _ => {
+                member.quiet = Some((packets, now));
+                false
+            }
+        }
+    }
+
+    /// A state a slot, that says nothing yet of what is in it.
+    pub fn states(&self) -> Vec<MemberState> {
+        let state = |(generation, member): &(u8, Option<Member>)| MemberState {
+            generation: *generation,
+            keeps_flows: false,
+            hop: None,
+            way: Way::Unknown,
+            counts: Arc::clone(member.as_ref().map_or(&self.nobody, |member| &member.counts)),
+        };
+        self.slots.iter().map(state).collect()
+    }
+}
+
+impl Index<u32> for Members {
+    type Output = Member;
+
+    /// # Panics
+    ///
+    /// When the slot is free.
+    fn index(&self, slot: u32) -> &Member {
+        self.slots[slot as usize].1.as_ref().expect("the slot is taken")
+    }
+}
+
+fn counts(workers: usize) -> Arc<[CachePadded<MemberCounts>]> {
+    (0..workers).map(|_| CachePadded::default()).collect()
+}

@@ -1,0 +1,127 @@
+//! What a worker balances by: made by the control side, never changed, replaced as a whole.
+
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+
+use super::choose::Affinity;
+use super::maglev::Table;
+use super::service::{Egress, NoBackend};
+use super::services::Services;
+use super::way::Tunnel;
+use crate::packet::MacAddress;
+use crate::pipeline::Counter;
+
+/// Everything at one moment.
+#[derive(Debug)]
+pub(super) struct BalanceState {
+    /// Which service a packet is for: indices into `services`.
+    pub lookup: Arc<Services>,
+    pub services: Vec<ServiceState>,
+    /// By slot. A slot stays with its backend for as long as there may be flows that name it.
+    pub members: Vec<MemberState>,
+    /// MAC address of each port.
+    pub ports: Arc<[MacAddress]>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ServiceState {
+    /// `None` when no backend takes new flows.
+    pub table: Option<ServiceTable>,
+    /// Whether flows are sessions.
+    pub is_nat: bool,
+    /// A number of its own.
+    pub salt: u64,
+    pub affinity: Affinity,
+    pub no_backend: NoBackend,
+    pub mss: Option<u16>,
+}
+
+/// Which slot a hash belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceTable {
+    pub table: Arc<Table>,
+    /// By the table's index: slots of members.
+    pub slots: Arc<[u32]>,
+}
+
+impl ServiceTable {
+    #[inline(always)]
+    pub fn lookup(&self, hash: u64) -> u32 {
+        self.slots[usize::from(self.table.lookup(hash))]
+    }
+}
+
+/// A backend of one service.
+#[derive(Clone, Debug)]
+pub(super) struct MemberState {
+    /// Counts the backends that had this slot.
+    pub generation: u8,
+    /// Whether flows that it has stay with it.
+    pub keeps_flows: bool,
+    pub hop: Option<Egress>,
+    pub way: Way,
+    /// One a worker.
+    pub counts: Arc<[CachePadded<MemberCounts>]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// There is no source address for the outer header, or no backend.
+    Unknown,
+    Dsr,
+    Tunnel(Tunnel),
+    Nat {
+        address: [u8; 16],
+        port: Option<u16>,
+    },
+}
+
+/// What one worker has sent to a member.
+#[derive(Debug, Default)]
+pub(super) struct MemberCounts {
+    pub packets: Counter,
+    pub bytes: Counter,
+    pub connections: Counter,
+}
+
+/// A member as a connection table or a session names it: its slot, and the generation that tells it from earlier backends in
+/// the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MemberRef(pub u32);
+
+/// Slots that a [`MemberRef`] can name.
+pub(super) const MAX_SLOTS: usize = 1 << 24;
+
+impl MemberRef {
+    #[inline(always)]
+    pub fn new(slot: u32, generation: u8) -> Self {
+        Self(slot | u32::from(generation) << 24)
+    }
+
+    #[inline(always)]
+    pub fn slot(self) -> u32 {
+        self.0 & (MAX_SLOTS as u32 - 1)
+    }
+
+    #[inline(always)]
+    pub fn generation(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+}
+
+impl BalanceState {
+    /// The member in `slot`, as flows name it.
+    #[inline(always)]
+    pub fn name(&self, slot: u32) -> MemberRef {
+        MemberRef::new(slot, self.members[slot as usize].generation)
+    }
+
+    /// The slot of a member that keeps its flows; `None` when the flow has to be given to another.
+    #[inline(always)]
+    pub fn keeper(&self, member: MemberRef) -> Option<u32> {
+        let slot = member.slot();
+        let state = self.members.get(slot as usize)?;
+        (state.generation == member.generation() && state.keeps_flows).then_some(slot)
+    }
+}
