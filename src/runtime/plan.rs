@@ -9,7 +9,7 @@ use crate::kernel;
 use crate::kernel::filter::{KernelPlan, Place, PlanError, WhyWorker};
 use crate::kernel::link::Link;
 use crate::kernel::routes::{Route, RouteKind, route_to};
-use crate::kernel::xdp::{SteeredService, Steering, service_key};
+use crate::kernel::xdp::{SteeredKind, SteeredService, Steering, service_key};
 use crate::packet::MacAddress;
 use crate::pipeline::{Pipeline, PortIndex};
 use crate::stages::balance::{BalanceControl, BalancePlan, BalancedService, Member, maglev};
@@ -24,7 +24,11 @@ pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
         services: steering
             .services
             .iter()
-            .map(|(vip, protocol, port)| SteeredService::single(*vip, protocol.number(), *port))
+            .map(|(vip, protocol, port)| SteeredService {
+                // No stage answers pings yet: they are left to the host.
+                kind: SteeredKind::Nat,
+                ..SteeredService::single(*vip, protocol.number(), *port)
+            })
             .collect(),
         host_addresses: if steering.all { host_addresses.into_iter().collect() } else { HashSet::new() },
     }
