@@ -113,7 +113,8 @@ impl Rig {
         let program = pair.subject.run(|| {
             let mut program = XdpProgram::load(steering).unwrap();
             program.insert_socket(0, &socket).unwrap();
-            program.attach(Link::find(INTERFACE).unwrap().index, INTERFACE, XdpMode::Native).unwrap();
+            let mode = if request.mode == Mode::Generic { XdpMode::Generic } else { XdpMode::Native };
+            program.attach(Link::find(INTERFACE).unwrap().index, INTERFACE, mode).unwrap();
             program
         });
         Self { port, pool, backlog: VecDeque::new(), _program: program, generator: generator(&pair), pair }
@@ -322,7 +323,14 @@ fn receive_one(rig: &mut Rig) -> Received<XskFrame> {
 #[test]
 fn a_header_that_fills_the_room_is_sent_from_the_same_frame_without_a_copy() {
     lab_or_skip!();
-    let mut rig = Rig::with(&request(64, 256), &with_room(SERVICE), &VethOptions::default());
+    for mode in [Mode::Copy, Mode::Generic] {
+        send_back_behind_a_header(mode);
+    }
+}
+
+fn send_back_behind_a_header(mode: Mode) {
+    let request = OpenRequest { mode, ..request(64, 256) };
+    let mut rig = Rig::with(&request, &with_room(SERVICE), &VethOptions::default());
     rig.port.set_room_mark(room_mark());
     let capture = rig.pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
     let mut received = receive_one(&mut rig);
