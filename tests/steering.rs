@@ -9,11 +9,22 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     process::Command,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use running::{PATIENCE, Xfwd};
+use xfwd::{
+    kernel::{
+        link::Link,
+        xdp::{KernelCounters, SteeredKind, SteeredService, Steering, XdpMode, XdpProgram, room_mark},
+    },
+    port::xsk::{self, Mode, OpenRequest, QueueRequest},
+    stages::bounce::{Bounce, Layer},
+    worker::{Idle, Worker, WorkerThread},
+};
+use xfwd_ebpf_types::Cause;
 use xfwd_netns::{
     Child, Namespace, lab_or_skip,
     topology::{self, Dsr, INTERFACE, Pair, VIP_V4, VIP_V6, host_v4, host_v6},
@@ -242,4 +253,107 @@ fn packets_for_a_vip_on_a_queue_without_socket_reach_the_host() {
     assert_eq!(summary.cause("passed-no-socket"), names["host"]);
     assert_eq!(summary.packets(), names["backend1"] + names["backend2"]);
     assert_eq!(summary.kernel("steered"), summary.packets());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Services of prefixes and ranges, by the program itself.
+
+/// Bounces what is steered, the transport layer included; the host has what is not.
+struct Bouncer {
+    program: XdpProgram,
+    worker: WorkerThread,
+}
+
+impl Bouncer {
+    fn start(host: &Namespace, services: Vec<SteeredService>) -> Self {
+        host.run(|| {
+            let request = OpenRequest {
+                queues: vec![QueueRequest { interface: INTERFACE.to_owned(), queue: 0, worker: 0 }],
+                workers: 1,
+                mode: Mode::Auto,
+                frames_per_queue: 1_024,
+                ring_size: 256,
+                multi_buffer: false,
+                huge_pages: false,
+                busy_poll: false,
+            };
+            let mut opened = xsk::open(&request).unwrap();
+            let (mut ports, pool) = (opened.ports.remove(0), opened.pools.remove(0));
+            let steering = Steering { services, ..Steering::default() };
+            let mut program = XdpProgram::load(&steering).unwrap();
+            program.insert_socket(0, &ports[0].socket()).unwrap();
+            ports[0].set_room_mark(room_mark());
+            let worker = Worker::new(ports, pool, Bounce::new(Layer::L4), Idle::default(), Arc::default());
+            let worker = WorkerThread::start(0, worker, None, || ()).unwrap();
+            program.attach(Link::find(INTERFACE).unwrap().index, INTERFACE, XdpMode::Native).unwrap();
+            Self { program, worker }
+        })
+    }
+
+    /// Ends it, and says what the program counted.
+    fn stop(self) -> KernelCounters {
+        let counters = self.program.counters().unwrap();
+        drop(self.program);
+        self.worker.stop();
+        self.worker.join().unwrap();
+        counters
+    }
+}
+
+/// Sends a datagram from a socket of its own; whether just this comes back.
+fn is_bounced(host: &Namespace, to: IpAddr, port: u16, payload: &[u8], patience: Duration) -> bool {
+    let socket = socket(host, to);
+    socket.connect((to, port)).unwrap();
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.send(payload).unwrap();
+    let mut buffer = vec![0; payload.len() + 1];
+    socket.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == payload)
+}
+
+#[test]
+fn prefixes_ranges_fragments_and_pings_are_steered_and_their_neighbours_are_not() {
+    const UDP: u8 = 17;
+    lab_or_skip!();
+    let pair = topology::pair(1).unwrap();
+    let mac = pair.subject.mac(INTERFACE).unwrap();
+    let [v4, v6] = [["203.0.113.0/24", "198.18.9.1"], ["2001:db8:10::/64", "2001:db8:11::1"]];
+    // Nobody's, so the host says nothing of its own to what it is left with.
+    let inside: [IpAddr; 2] = ["203.0.113.77".parse().unwrap(), "2001:db8:10::77:1".parse().unwrap()];
+    let single: [IpAddr; 2] = [v4[1].parse().unwrap(), v6[1].parse().unwrap()];
+    for address in inside.into_iter().chain(single) {
+        pair.generator.neighbour(INTERFACE, address, mac).unwrap();
+        let family = if address.is_ipv4() { "-4" } else { "-6" };
+        pair.generator.ip([family, "route", "replace", &address.to_string(), "dev", INTERFACE]).unwrap();
+    }
+    let mut services = Vec::new();
+    for [prefix, address] in [v4, v6] {
+        for (network, ports, room) in [(prefix, 0..=u16::MAX, 0), (address, 8_000..=8_100, 40)] {
+            let network = network.parse().unwrap();
+            services.push(SteeredService { network, protocol: UDP, ports, room, kind: SteeredKind::Vip });
+        }
+    }
+    let bouncer = Bouncer::start(&pair.subject, services);
+
+    const SHORT: Duration = Duration::from_millis(100);
+    let ask = |to, port, payload: &[u8], patience| is_bounced(&pair.generator, to, port, payload, patience);
+    let mut fragments = 0;
+    for (inside, single) in inside.into_iter().zip(single) {
+        assert!(ask(inside, 9, b"prefix", PATIENCE) && ask(inside, 60_000, b"prefix", PATIENCE));
+        assert!(ask(single, 8_000, b"first", PATIENCE) && ask(single, 8_100, b"last", PATIENCE));
+        assert!(!ask(single, 7_999, b"before", SHORT) && !ask(single, 8_101, b"behind", SHORT));
+        // Three fragments each; the middle and the last one have no ports, and there is room in front of all of the second.
+        let long: Vec<u8> = (0..4_000).map(|at| (at ^ (at >> 8)) as u8).collect();
+        for (to, port) in [(inside, 9), (single, 8_050)] {
+            assert!(ask(to, port, &long, PATIENCE), "{to}: the fragments did not all come back");
+            fragments += 3;
+        }
+        assert_ping(&pair.generator, inside);
+        assert_ping(&pair.generator, single);
+    }
+    let counters = bouncer.stop();
+    assert_eq!(counters.get(Cause::SteeredService), 8);
+    assert_eq!(counters.get(Cause::SteeredFragment), fragments);
+    assert_eq!(counters.get(Cause::SteeredIcmp), 4 * 3);
+    assert!(counters.get(Cause::PassedNoService) >= 4, "{counters:?}");
+    assert_eq!(counters.get(Cause::PassedFragment), 0);
 }

@@ -8,8 +8,9 @@
 
 use std::{
     collections::VecDeque,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -17,17 +18,18 @@ use std::{
 use xfwd::{
     kernel::{
         link::Link,
-        xdp::{Steering, XdpMode, XdpProgram},
+        xdp::{SteeredService, Steering, XdpMode, XdpProgram, room_mark},
     },
-    pipeline::{Batch, Stage, Verdict},
+    pipeline::{Batch, Span, Stage, Verdict},
     port::{
         FramePool, Port, PortError, Received,
         xsk::{self, BoundMode, Mode, OpenRequest, Opened, QueueRequest, XskFrame, XskPort, options},
     },
     runtime::{self, Options},
+    worker::{Idle, Worker, WorkerCounters},
 };
 use xfwd_netns::{
-    Namespace, VethOptions, lab_or_skip,
+    Capture, Namespace, VethOptions, lab_or_skip,
     topology::{self, INTERFACE, Pair, host_v4},
     trafficgen::{Amount, Class, Counter, CounterOptions, Generator, Traffic},
 };
@@ -93,19 +95,26 @@ struct Rig {
 
 impl Rig {
     fn new(ring_size: u32, frames: u32) -> Self {
-        let pair = topology::pair(1).unwrap();
+        let steering = Steering { all: true, ..Steering::default() };
+        Self::with(&request(ring_size, frames), &steering, &VethOptions::default())
+    }
+
+    /// With what is steered, and the cable.
+    fn with(request: &OpenRequest, steering: &Steering, cable: &VethOptions) -> Self {
+        let pair = topology::pair_with(cable).unwrap();
         // No packets but the generated ones.
         for host in [&pair.generator, &pair.subject] {
             host.sysctl("net.ipv6.conf.all.disable_ipv6", "1").unwrap();
         }
-        let mut opened = open(&pair.subject, &request(ring_size, frames));
+        let mut opened = open(&pair.subject, request);
         let port = opened.ports.remove(0).remove(0);
         let pool = opened.pools.remove(0);
         let socket = port.socket();
         let program = pair.subject.run(|| {
-            let mut program = XdpProgram::load(&Steering { all: true, ..Steering::default() }).unwrap();
+            let mut program = XdpProgram::load(steering).unwrap();
             program.insert_socket(0, &socket).unwrap();
-            program.attach(Link::find(INTERFACE).unwrap().index, INTERFACE, XdpMode::Native).unwrap();
+            let mode = if request.mode == Mode::Generic { XdpMode::Generic } else { XdpMode::Native };
+            program.attach(Link::find(INTERFACE).unwrap().index, INTERFACE, mode).unwrap();
             program
         });
         Self { port, pool, backlog: VecDeque::new(), _program: program, generator: generator(&pair), pair }
@@ -269,6 +278,199 @@ fn a_socket_whose_interface_is_gone_says_so() {
         error.to_string(),
         "interface eth0 queue 0: the socket is no longer bound (was the interface removed?)"
     );
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Room in front of packets, made by the XDP program.
+
+/// Port of the service whose packets get room.
+const SERVICE: u16 = 9;
+const ROOM: u8 = 20;
+
+fn with_room(port: u16) -> Steering {
+    let service = SteeredService::single(ELSEWHERE.into(), 17, port);
+    Steering { services: vec![SteeredService { room: ROOM, ..service }], ..Steering::default() }
+}
+
+fn outer_header() -> [u8; ROOM as usize] {
+    let mut header = [7; ROOM as usize];
+    // Somebody, and an ethertype for experiments (IEEE 802).
+    header[..14].copy_from_slice(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 0x88, 0xb5]);
+    header
+}
+
+/// The next frame that comes back, other than those of hosts that talk to each other.
+fn next_sent(capture: &Capture) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "nothing came");
+        if let Some(captured) = capture.next(Duration::from_millis(100)).unwrap() {
+            return captured.bytes;
+        }
+    }
+}
+
+fn receive_one(rig: &mut Rig) -> Received<XskFrame> {
+    let mut received = Received::default();
+    send(&rig.pair, &mut rig.generator, 1);
+    wait_until(|| {
+        rig.port.receive(&mut received);
+        received.len() == 1
+    });
+    received
+}
+
+#[test]
+fn a_header_that_fills_the_room_is_sent_from_the_same_frame_without_a_copy() {
+    lab_or_skip!();
+    for mode in [Mode::Copy, Mode::Generic] {
+        send_back_behind_a_header(mode);
+    }
+}
+
+fn send_back_behind_a_header(mode: Mode) {
+    let request = OpenRequest { mode, ..request(64, 256) };
+    let mut rig = Rig::with(&request, &with_room(SERVICE), &VethOptions::default());
+    rig.port.set_room_mark(room_mark());
+    let capture = rig.pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
+    let mut received = receive_one(&mut rig);
+
+    let (frame, bytes) = received.packets_mut().next().unwrap();
+    assert_eq!(bytes, 60 + u32::from(ROOM));
+    let address = frame.address();
+    let (buffer, span) = rig.port.buffer(frame);
+    assert_eq!(span, Span { start: ROOM.into(), end: 60 + usize::from(ROOM) });
+    let mut batch = Batch::new(0);
+    batch.push_at(buffer, span, 60);
+    let packet = batch.packet_mut(0);
+    packet.reparse();
+    assert_eq!((packet.len(), packet.room(), packet.headers().dst_port), (60, ROOM.into(), SERVICE));
+    let original = packet.bytes().to_vec();
+    packet.push_front(ROOM.into()).unwrap();
+    packet.bytes_mut()[..ROOM.into()].copy_from_slice(&outer_header());
+    assert_eq!(batch.finish().moved().count(), 0, "nothing is to be moved");
+    received.drain(|_, frame, _| rig.backlog.push_back(frame));
+    assert_eq!(rig.backlog[0].address(), address);
+
+    rig.transmit().unwrap();
+    assert_eq!(next_sent(&capture), [&outer_header()[..], &original].concat());
+    rig.complete();
+}
+
+#[test]
+fn without_a_mark_room_is_taken_for_the_packet() {
+    lab_or_skip!();
+    let mut rig = Rig::with(&request(64, 256), &with_room(SERVICE), &VethOptions::default());
+    let mut received = receive_one(&mut rig);
+    let (frame, _) = received.packets_mut().next().unwrap();
+    let (buffer, span) = rig.port.buffer(frame);
+    assert_eq!(span, Span { start: 0, end: 60 + usize::from(ROOM) });
+    let word = u64::from_le_bytes(buffer[..8].try_into().unwrap());
+    assert_eq!(room_mark().room(word), Some(ROOM.into()));
+}
+
+/// Bounces packets: those from even UDP ports as they came, the others behind an outer header.
+struct Wrap;
+
+impl Stage for Wrap {
+    fn name(&self) -> &str {
+        "wrap"
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        batch.each_undecided(|packet| {
+            if packet.headers().src_port % 2 != 0 {
+                packet.push_front(ROOM.into()).unwrap();
+                packet.bytes_mut()[..ROOM.into()].copy_from_slice(&outer_header());
+            }
+            Verdict::Bounce
+        });
+    }
+}
+
+impl Rig {
+    /// The port with a worker, and what has to stay alive.
+    fn into_worker(self) -> (Worker<XskPort, Wrap>, Arc<WorkerCounters>, XdpProgram, Generator, Pair) {
+        let Self { mut port, pool, _program, generator, pair, .. } = self;
+        port.set_room_mark(room_mark());
+        let counters = Arc::<WorkerCounters>::default();
+        let worker = Worker::new(vec![port], pool, Wrap, Idle::Poll, Arc::clone(&counters));
+        (worker, counters, _program, generator, pair)
+    }
+}
+
+#[test]
+fn packets_with_room_are_counted_and_sent_as_if_there_were_none() {
+    const PACKETS: usize = 64;
+    lab_or_skip!();
+    let rig = Rig::with(&request(256, 1_024), &with_room(SERVICE), &VethOptions::default());
+    let (mut worker, counters, _program, mut generator, pair) = rig.into_worker();
+    let capture = pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
+    send(&pair, &mut generator, PACKETS);
+    wait_until(|| {
+        worker.turn().unwrap();
+        counters.snapshot().bounced == PACKETS as u64
+    });
+    let counts = counters.snapshot();
+    assert_eq!((counts.rx_packets, counts.rx_bytes), (PACKETS as u64, 60 * PACKETS as u64));
+    let destination = pair.subject.mac(INTERFACE).unwrap().0;
+    let (mut wrapped, mut bare) = (0, 0);
+    for _ in 0..PACKETS {
+        let frame = next_sent(&capture);
+        let inner = match frame.strip_prefix(&outer_header()) {
+            Some(inner) => {
+                wrapped += 1;
+                inner
+            }
+            None => {
+                bare += 1;
+                &frame
+            }
+        };
+        assert_eq!((inner.len(), &inner[..6]), (60, &destination[..]), "{frame:02x?}");
+        let odd = inner[35] % 2 != 0;
+        assert_eq!(odd, inner.len() != frame.len());
+    }
+    assert_eq!((wrapped, bare), (PACKETS / 2, PACKETS / 2));
+    worker.check_frames().unwrap();
+}
+
+#[test]
+fn a_jumbo_packet_has_its_room_in_the_first_buffer() {
+    lab_or_skip!();
+    let request = OpenRequest { multi_buffer: true, ..request(256, 1_024) };
+    let cable = VethOptions { mtu: 9_000, ..VethOptions::default() };
+    let rig = Rig::with(&request, &with_room(SERVICE), &cable);
+    let (mut worker, counters, _program, _, pair) = rig.into_worker();
+    let mac = pair.subject.mac(INTERFACE).unwrap();
+    pair.generator.neighbour(INTERFACE, ELSEWHERE.into(), mac).unwrap();
+    let capture = pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
+    // Around the end of the first buffer, which the room brings nearer.
+    let lengths = [8_900, 3_700, 3_775, 3_780, 3_790, 3_798, 3_800, 18, 7_600, 7_640];
+    let mut expected_bytes = 0;
+    for source in [40_000, 40_001] {
+        let socket = pair.generator.run(|| UdpSocket::bind((host_v4(Pair::GENERATOR), source))).unwrap();
+        for (number, length) in lengths.into_iter().enumerate() {
+            let payload: Vec<u8> = (0..length).map(|at| (at ^ (at >> 8) ^ number) as u8).collect();
+            socket.send_to(&payload, (ELSEWHERE, SERVICE)).unwrap();
+            expected_bytes += length as u64 + 42;
+            wait_until(|| {
+                worker.turn().unwrap();
+                counters.snapshot().rx_bytes >= expected_bytes
+            });
+            let frame = next_sent(&capture);
+            let inner =
+                if source % 2 == 0 { &frame[..] } else { frame.strip_prefix(&outer_header()).unwrap() };
+            assert_eq!(inner.len(), length + 42);
+            assert!(inner[42..] == payload, "{length} bytes from {source} differ");
+        }
+    }
+    let counts = counters.snapshot();
+    assert_eq!((counts.rx_bytes, counts.bounced), (expected_bytes, 2 * lengths.len() as u64));
+    wait_until(|| {
+        worker.turn().unwrap();
+        worker.ports_mut()[0].in_flight().to_send == 0
+    });
+    worker.check_frames().unwrap();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
