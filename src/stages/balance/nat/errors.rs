@@ -4,16 +4,16 @@
 //! translation, so the quote is translated back: addresses, ports, the quoted IPv4 header checksum and, if the quote
 //! is long enough, the quoted transport checksum, so that a receiver that verifies them finds them right.
 //!
-//! | error | comes to | quotes | becomes |
-//! |---|---|---|---|
-//! | from a router or host on the backend's side | the pool | pool → backend | service → client, quoting client → service |
-//! | from a router or host on the client's side | the service | service → client | its sender → backend, quoting backend → pool |
+//! | error from | comes to | quotes | becomes | quoting |
+//! |---|---|---|---|---|
+//! | the backend's side | the pool | pool → backend | service → client | client → service |
+//! | the client's side | the service | service → client | its sender → backend | backend → pool |
 //!
-//! The first is sent on from the service's address: clients see nothing of what is behind it, and a client's firewall knows the
-//! address. The second keeps its source, as RFC 5508 wants for errors from outside: a traceroute from the backend shows
-//! the real way.
+//! Who sent it may be the host itself or any router on the way. The first is sent on from the service's address: clients
+//! see nothing of what is behind it, and a client's firewall knows the address. The second keeps its source: a
+//! traceroute from the backend shows the real way.
 //!
-//! Errors neither prolong nor end a session (RFC 5508, requirements 6 and 7): anybody can send one.
+//! Errors neither prolong nor end a session, since anybody can send one.
 
 use super::rewrite::{Ends, set_addresses, set_ports, takes_addresses};
 use super::session::{Endpoint, Session};

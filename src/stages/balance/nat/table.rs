@@ -218,8 +218,8 @@ impl Sessions {
     }
 }
 
-/// An array of `count` elements, on huge pages where the kernel gives them, since numbers are looked up in no order. All its
-/// pages are touched here.
+/// An array of `count` elements, on huge pages where the kernel gives them, since numbers are looked up in no order.
+/// All its pages are touched here.
 pub(super) fn array<T>(count: usize, element: impl Fn() -> T) -> Box<[T]> {
     let mut array = Vec::with_capacity(count);
     huge_pages(array.spare_capacity_mut());

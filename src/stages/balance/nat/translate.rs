@@ -8,8 +8,8 @@ use super::session::Session;
 use crate::packet::{Fragment, Outcome};
 use crate::pipeline::Packet;
 
-/// The packet is not one that the session can translate: of another protocol or IP version, broken, or its transport header is
-/// not in the packet's first buffer. It is as it was.
+/// The packet is not one that the session can translate: of another protocol or IP version, broken, or its transport
+/// header is not in the packet's first buffer. It is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the packet is not one of this session")]
 pub struct NotOfSession;

@@ -74,8 +74,10 @@ impl NatWorker {
     /// kept in it and not looked at.
     ///
     /// When no port is free, one is taken from a session that has expired or, if there is none at hand, from one that
-    /// is not in use: a connection that was not established or is over, a UDP flow that was never answered. Either must have
-    /// been idle for two seconds.
+    /// is not in use: a connection that was not established or is over, a UDP flow that was never answered; idle for
+    /// two seconds at least.
+    ///
+    /// A flow that has a session gets a second one here, which is what it then has; the first is left to its timeout.
     ///
     /// `None` when there is nothing to take either, which is counted, or when this cannot be translated: another
     /// protocol than TCP and UDP, or a backend of the other IP version.

@@ -136,7 +136,8 @@ fn what_quotes_nothing_of_the_session_is_left_as_it_was() {
 proptest! {
     #[test]
     fn arbitrary_errors_do_not_panic_and_keep_a_right_checksum_right(
-        quoted in proptest::collection::vec(any::<u8>(), 0..200), seed: u64, is_ipv4: bool, is_tcp: bool, keep in 0usize..260,
+        quoted in proptest::collection::vec(any::<u8>(), 0..200), keep in 0usize..260, seed: u64,
+        is_ipv4: bool, is_tcp: bool,
     ) {
         let (world, session) = (world(is_ipv4), session(if is_tcp { TCP } else { UDP }, is_ipv4));
         let damaged = crate::packet::packets::packet(seed);

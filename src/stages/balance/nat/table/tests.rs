@@ -88,7 +88,8 @@ fn a_session_is_refreshed_four_times_a_second() {
     assert_eq!([refreshed(115), refreshed(116), refreshed(90)], [100, 116, 116]);
 }
 
-/// One worker opens and closes two sessions as fast as it can while others read them: what is read is always of one opening.
+/// One worker opens and closes two sessions as fast as it can while others read them: what is read is always of one
+/// opening.
 #[test]
 fn a_reader_never_sees_a_mixed_session() {
     const ENOUGH: u64 = if cfg!(miri) { 20 } else { 200_000 };

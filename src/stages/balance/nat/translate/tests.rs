@@ -170,7 +170,9 @@ fn any_session() -> impl Strategy<Value = Session> {
 
 proptest! {
     #[test]
-    fn there_and_back_is_the_same_packet(session in any_session(), payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn there_and_back_is_the_same_packet(
+        session in any_session(), payload in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
         let original = packet(session.protocol, session.client.into(), session.service.into(), &payload);
         let mut bytes = original.clone();
         on(&mut bytes, |packet| translate_to_backend(packet, &session)).unwrap();

@@ -329,3 +329,19 @@ fn who_looks_while_sessions_come_and_go_finds_the_right_one_or_none() {
     });
     assert_eq!(snapshot(&writer).open, 60);
 }
+
+#[test]
+fn a_flow_that_gets_a_second_session_has_that_one_until_it_ends() {
+    let mut worker = workers(1_024..=2_047, 1).remove(0);
+    let flow = numbered(UDP, 1);
+    let first = open(&mut worker, at(0), &flow).unwrap();
+    let second = open(&mut worker, at(10), &flow).unwrap();
+    assert_ne!(first.nat, second.nat);
+    assert_eq!(worker.find_flow(&flow), Some(second));
+    assert_eq!(worker.find_reply(&first.reply()), Some(first), "replies to the first are still its own");
+    let all = worker.owned();
+    assert_eq!(worker.sweep(at(30), all), 1);
+    assert_eq!(worker.find_flow(&flow), Some(second));
+    assert_eq!(worker.sweep(at(40), all), 1);
+    assert_eq!(worker.find_flow(&flow), None);
+}
