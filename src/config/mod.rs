@@ -40,6 +40,7 @@ pub use balance::BalanceSettings;
 pub use bounce::Bounce;
 pub use dataplane::{Dataplane, Steer};
 pub use diagnostic::{Diagnostic, Severity};
+#[cfg(feature = "cli")]
 pub(crate) use duration::show as show_time;
 pub use nat::{LEAST_PORTS_PER_WORKER, NatSettings, PoolTooSmall};
 pub use pipeline::StageKind;

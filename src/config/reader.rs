@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::choice::{list, nearest};
 use super::diagnostic::{Diagnostic, Severity};
 use super::filter::values::describe;
-use crate::stages::filter::Prefix;
+use crate::stages::filter::{ParsePrefixError, Prefix};
 use crate::words::Choice;
 
 /// A place in the file: a range of bytes.
@@ -311,7 +311,17 @@ impl<'t> Section<'t> {
         match text.get_ref().parse() {
             Ok(prefix) => Some(Spanned::new(text.span(), prefix)),
             Err(error) => {
-                let (message, label) = describe(key, &error);
+                let (message, mut label) = describe(key, &error);
+                let word = *text.get_ref();
+                match (&error, word.split_once('/'), word.parse::<SocketAddr>()) {
+                    (ParsePrefixError::HostBits { meant }, Some((address, _)), _) => {
+                        label = format!("did you mean `{meant}`, or `{address}` alone?");
+                    }
+                    (ParsePrefixError::Syntax, _, Ok(address)) => {
+                        label = format!("without port: `{}`", address.ip())
+                    }
+                    _ => {}
+                }
                 reader.error(text.span(), message).label(label);
                 None
             }

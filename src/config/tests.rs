@@ -229,7 +229,7 @@ error: `vip` has bits set behind its prefix
  --> lb.toml:3:7
   |
 3 | vip = "198.18.10.1/24"
-  |       ^^^^^^^^^^^^^^^^ did you mean `198.18.10.0/24`?
+  |       ^^^^^^^^^^^^^^^^ did you mean `198.18.10.0/24`, or `198.18.10.1` alone?
 
 error: `address` is not an IP address
  --> lb.toml:8:11

@@ -52,7 +52,14 @@ error: `vip` has bits set behind its prefix
  --> lb.toml:3:7
   |
 3 | vip = "198.18.10.7/24"
-  |       ^^^^^^^^^^^^^^^^ did you mean `198.18.10.0/24`?"#;
+  |       ^^^^^^^^^^^^^^^^ did you mean `198.18.10.0/24`, or `198.18.10.7` alone?"#;
+
+    vip_with_a_port: service("web", "198.18.10.7:80", "80", "forward = \"dsr\""), r#"
+error: `vip` is not an address or prefix
+ --> lb.toml:3:7
+  |
+3 | vip = "198.18.10.7:80"
+  |       ^^^^^^^^^^^^^^^^ without port: `198.18.10.7`"#;
 
     vip_that_holds_addresses_no_host_has: service("web", "192.0.0.0/2", "80", "forward = \"dsr\""), r#"
 error: `vip` holds multicast addresses
