@@ -2,10 +2,10 @@
 
 /// Highest number of queues of one interface that can be steered (size of the XSKMAP).
 pub const MAX_QUEUES: u32 = 256;
-/// Highest number of entries of `SERVICES`: one for each address, protocol and single port, and one more for each address
-/// and protocol ([`ServiceKey::ANY_PORT`]).
+/// Highest number of entries of `SERVICES`: one for each address, protocol and single port, one more for each address
+/// and protocol ([`ServiceKey::ANY_PORT`]), and one for each address with port ranges ([`ServiceKey::NETWORK`]).
 pub const MAX_SERVICES: u32 = 131_072;
-/// Highest number of entries of `NETWORKS`: prefixes, and addresses with port ranges.
+/// Highest number of entries of `NETWORKS`: prefixes.
 pub const MAX_NETWORKS: u32 = 65_536;
 /// Highest number of entries of `PORTS`. A range of ports takes 30 at most, all ports take one.
 pub const MAX_PORTS: u32 = 1_048_576;
@@ -19,8 +19,16 @@ pub struct Settings {
     /// 1: everything but ARP, neighbour discovery and what is addressed to the host leaves the kernel
     /// (`steer = "all"`); 0: only packets of a service.
     pub steer_all: u32,
-    /// 1: there are services that are not in `SERVICES`: `NETWORKS` and `PORTS` have entries.
+    /// Where there are services of several ports or addresses, which are in `PORTS`: bits of [`Settings::ADDRESSES`] and
+    /// [`Settings::PREFIXES`].
     pub networks: u32,
+}
+
+impl Settings {
+    /// At single addresses, whose numbers are in `SERVICES` ([`ServiceKey::NETWORK`]).
+    pub const ADDRESSES: u32 = 1;
+    /// At prefixes, whose numbers are in `NETWORKS`.
+    pub const PREFIXES: u32 = 2;
 }
 
 /// Key of the map `SERVICES`: what leaves the kernel at one address. The value is the room in bytes that is made in front
@@ -34,13 +42,15 @@ pub struct ServiceKey {
     pub port: [u8; 2],
     /// IP protocol number (6 TCP, 17 UDP; 1 ICMP, 58 ICMPv6 for echo requests).
     pub protocol: u8,
-    /// 0, or [`ServiceKey::ANY_PORT`].
+    /// 0, [`ServiceKey::ANY_PORT`] or [`ServiceKey::NETWORK`].
     pub scope: u8,
 }
 
 impl ServiceKey {
     /// The entry is for what has no port: fragments of TCP and UDP, and echo requests.
     pub const ANY_PORT: u8 = 1;
+    /// The entry is for the address as a whole, without protocol and port; its value is a number in `PORTS`.
+    pub const NETWORK: u8 = 2;
 }
 
 /// Key of the LPM trie `NETWORKS`: a prefix. The value is its number in `PORTS`, or [`NetworkKey::NOTHING`].

@@ -1,9 +1,9 @@
 //! From services to what the maps `SERVICES`, `NETWORKS` and `PORTS` hold.
 //!
 //! A service of one address and one port is an entry of a hash map, and most packets need no other question. For all others
-//! there are two tries: the first finds the longest prefix that holds the address and gives its number, the second finds the
-//! port among those of that number. So that one question to each is enough, the ports of a prefix are joined by those of
-//! every shorter prefix that holds it, where it has no service of its own.
+//! the longest prefix that holds the address has a number, which a trie knows, or the hash map if the prefix is one address; a
+//! second trie finds the port among those of that number. So that one question to each is enough, the ports of a prefix are
+//! joined by those of every shorter prefix that holds it, where it has no service of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -67,7 +67,8 @@ fn room(service: &SteeredService) -> u32 {
     }
 }
 
-fn is_address(prefix: Prefix) -> bool {
+/// Whether the prefix is one address.
+pub(super) fn is_address(prefix: Prefix) -> bool {
     prefix.length() == if prefix.ip_version() == 4 { 32 } else { 128 }
 }
 

@@ -1,7 +1,7 @@
 //! The maps that hold a [`Steering`], and how they get from one to the next.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsFd,
@@ -19,7 +19,7 @@ use xfwd_ebpf_types::{
 
 use super::{
     XdpError, address_key, batch,
-    services::{Compiled, compile},
+    services::{Compiled, compile, is_address},
     steering::Steering,
     take_map,
 };
@@ -58,42 +58,51 @@ impl Tables {
         let host_addresses =
             steering.host_addresses.iter().map(|&address| (address_key(address), 0)).collect();
         let compiled = compile(&steering.services);
-        let (networks, ports) = self.number(&compiled);
-        self.services.put(&compiled.services)?;
+        let Wanted { services, networks, ports } = self.number(compiled);
+        let has_addresses = services.keys().any(|key| key.scope == ServiceKey::NETWORK);
         // Numbers point at ports.
         self.ports.put(&ports)?;
         self.networks.put(&networks)?;
+        self.services.put(&services)?;
         self.host_addresses.put(&host_addresses)?;
         let settings = Settings {
             steer_all: u32::from(steering.all),
-            networks: u32::from(!compiled.networks.is_empty()),
+            networks: if has_addresses { Settings::ADDRESSES } else { 0 }
+                | if networks.is_empty() { 0 } else { Settings::PREFIXES },
         };
         self.settings
             .set(0, settings, 0)
             .map_err(|source| XdpError::map("SETTINGS", "element 0".to_owned(), source))?;
         self.host_addresses.keep_only(&host_addresses)?;
+        self.services.keep_only(&services)?;
         self.networks.keep_only(&networks)?;
         self.ports.keep_only(&ports)?;
-        self.numbers.retain(|prefix, _| compiled.networks.contains_key(prefix));
-        self.services.keep_only(&compiled.services)
+        let used: HashSet<u32> = ports.keys().map(|key| key.network).collect();
+        self.numbers.retain(|_, number| used.contains(number));
+        Ok(())
     }
 
     /// Gives every network its number. One that was used before is not used again: a packet may just be looking for it.
-    fn number(&mut self, compiled: &Compiled) -> (HashMap<NetworkKey, u32>, HashMap<PortKey, u32>) {
-        let (mut networks, mut ports) = (HashMap::new(), HashMap::new());
+    fn number(&mut self, compiled: Compiled) -> Wanted {
+        let mut wanted = Wanted { services: compiled.services, ..Wanted::default() };
         if compiled.hides_mapped {
             // 0.0.0.0/0, if there is one, overwrites it.
             let mapped = NetworkKey { length: 96, address: map_ipv4([0; 4]) };
-            networks.insert(mapped, NetworkKey::NOTHING);
+            wanted.networks.insert(mapped, NetworkKey::NOTHING);
         }
-        for (prefix, of_network) in &compiled.networks {
-            let number = *self.numbers.entry(*prefix).or_insert_with(|| {
+        for (prefix, of_network) in compiled.networks {
+            let number = *self.numbers.entry(prefix).or_insert_with(|| {
                 self.last_number += 1;
                 self.last_number
             });
             let (address, length) = prefix.mapped();
-            networks.insert(NetworkKey { length: length.into(), address }, number);
-            ports.extend(of_network.iter().map(|entry| {
+            if is_address(prefix) {
+                let key = ServiceKey { address, port: [0; 2], protocol: 0, scope: ServiceKey::NETWORK };
+                wanted.services.insert(key, number);
+            } else {
+                wanted.networks.insert(NetworkKey { length: length.into(), address }, number);
+            }
+            wanted.ports.extend(of_network.iter().map(|entry| {
                 let key = PortKey {
                     length: entry.length,
                     network: number,
@@ -104,8 +113,16 @@ impl Tables {
                 (key, entry.room)
             }));
         }
-        (networks, ports)
+        wanted
     }
+}
+
+/// What the maps are to hold, with numbers.
+#[derive(Default)]
+struct Wanted {
+    services: HashMap<ServiceKey, u32>,
+    networks: HashMap<NetworkKey, u32>,
+    ports: HashMap<PortKey, u32>,
 }
 
 /// A hash map or trie. Nothing else writes to it, so what is in it is known without asking the kernel.
@@ -190,6 +207,9 @@ fn endpoint_name(protocol: u8, scope: u8, port: [u8; 2]) -> String {
 
 /// A service's key in words, for messages.
 fn service_name(key: &ServiceKey) -> String {
+    if key.scope == ServiceKey::NETWORK {
+        return address_name(key.address);
+    }
     format!("{} {}", address_name(key.address), endpoint_name(key.protocol, key.scope, key.port))
 }
 

@@ -36,7 +36,7 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, u32, { MAX_SERVICES as usize }, NO_PREALLOC> = HashMap::new();
 
-/// Numbers of the prefixes and addresses that have other services.
+/// Numbers of the prefixes that have services.
 #[btf_map]
 pub static NETWORKS: LpmTrie<[u8; 16], u32, { MAX_NETWORKS as usize }> = LpmTrie::new();
 

@@ -194,17 +194,34 @@ fn room(key: &Key) -> Option<u8> {
     if let Some(room) = unsafe { SERVICES.get(key.service()) } {
         return Some(*room as u8);
     }
-    if !SETTINGS.get(0).is_some_and(|Settings { networks, .. }| *networks != 0) {
+    let networks = SETTINGS.get(0).map_or(0, |settings| settings.networks);
+    if networks == 0 {
         return None;
     }
-    let query = NetworkQuery { unused: 0, length: NetworkKey::FULL, address: key.address };
-    // SAFETY: behind its first word lie the 20 bytes of the map's key, a packed struct, all of them initialized.
-    let query: &lpm_trie::Key<[u8; 16]> = unsafe { &*(&raw const query.length).cast() };
-    let network = *NETWORKS.get(query)?;
+    let network = network(key.address, networks)?;
     let query = PortQuery { length: PortKey::FULL, network, rest: key.rest.rotate_left(16) };
     // SAFETY: it is the 12 bytes of the map's key, a packed struct, all of them initialized.
     let query: &lpm_trie::Key<[u8; PORT_KEY_BYTES]> = unsafe { &*(&raw const query).cast() };
     PORTS.get(query).map(|room| *room as u8)
+}
+
+/// The number of the longest prefix that holds an address, or of the address itself.
+#[inline(always)]
+fn network(address: [u64; 2], networks: u32) -> Option<u32> {
+    if networks & Settings::ADDRESSES != 0 {
+        let key = Key::new(address, 0, 0, ServiceKey::NETWORK);
+        // SAFETY: the value is read at once, and a word is written at once.
+        if let Some(network) = unsafe { SERVICES.get(key.service()) } {
+            return Some(*network);
+        }
+    }
+    if networks & Settings::PREFIXES == 0 {
+        return None;
+    }
+    let query = NetworkQuery { unused: 0, length: NetworkKey::FULL, address };
+    // SAFETY: behind its first word lie the 20 bytes of the map's key, a packed struct, all of them initialized.
+    let query: &lpm_trie::Key<[u8; 16]> = unsafe { &*(&raw const query.length).cast() };
+    NETWORKS.get(query).copied()
 }
 
 /// Read only when no service matched: most packets of a load balancer do not get that far.
