@@ -11,7 +11,6 @@ mod running;
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
-    os::unix::process::ExitStatusExt as _,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -439,14 +438,13 @@ fn a_run_that_is_dropped_leaves_a_clean_interface() {
 
 /// The signal that ends a process that does not listen to it is no error of the lab.
 #[test]
-fn sigquit_ends_it_as_well_and_sighup_kills_it_cleanly() {
+fn sigquit_ends_it_as_well_and_sighup_makes_it_read_the_config_again() {
     lab_or_skip!();
     let pair = topology::pair(1).unwrap();
     let xfwd = start(&pair.subject);
+    xfwd.signal(Signal::SIGHUP);
+    xfwd.wait_for("reloaded ");
     xfwd.signal(Signal::SIGQUIT);
     xfwd.wait().assert_success();
-    let xfwd = start(&pair.subject);
-    xfwd.signal(Signal::SIGHUP);
-    assert_eq!(xfwd.wait().report.status.signal(), Some(Signal::SIGHUP as i32));
     assert_clean(&pair.subject, INTERFACE);
 }

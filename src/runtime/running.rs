@@ -83,6 +83,8 @@ pub struct Running {
     pub(super) filter: Option<FilterControl>,
     pub(super) deny: DenyThread,
     pub(super) balancer: Option<Balancer>,
+    /// What the balancer's stages count: to be read when it has ended, too.
+    pub(super) balance: Option<Arc<BalanceControl>>,
     pub(super) addresses: Option<AddressWatcher>,
     pub(super) link_watcher: Option<LinkWatcher>,
     /// Names of interfaces that are gone.
@@ -156,13 +158,9 @@ impl Running {
             workers,
             rules: self.rules(),
             deny: self.deny.list().counts(),
-            backends: self.control().map(|control| control.counters()).unwrap_or_default(),
-            balance: self.control().map(BalanceSnapshot::of),
+            backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
+            balance: self.balance.as_deref().map(BalanceSnapshot::of),
         }
-    }
-
-    fn control(&self) -> Option<&BalanceControl> {
-        self.balancer.as_ref().map(|balancer| &**balancer.control())
     }
 
     /// Goes on by another plan. What is wrong with it is found before anything changes. Only services and backends may

@@ -121,6 +121,7 @@ pub fn start_with<S: Stage + 'static>(
         filter: controls.filter,
         deny,
         balancer,
+        balance: controls.balance,
         addresses: None,
         link_watcher: None,
         removed: Arc::default(),
