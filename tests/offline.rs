@@ -294,6 +294,7 @@ const NAT: &str = r#"
 connections = 4096
 [nat]
 addresses = ["198.18.0.2"]
+ports = "2000-2063"
 [[service]]
 name = "web"
 vip = "198.18.10.1"
@@ -442,20 +443,25 @@ fn a_trace_says_who_decided() {
 
 #[test]
 fn replies_of_backends_are_told_by_their_service() {
-    let request = syn([10, 0, 0, 1], [198, 18, 10, 1], (4_000, 80));
-    let (seen, ..) = run(NAT, &pcap(&[(Duration::ZERO, request.clone())]), true);
-    let (sent, _) = seen[0].sent.clone().unwrap();
-    let port = u16::from_be_bytes([sent[34], sent[35]]);
-    assert_eq!(seen[0].backend.as_deref(), Some("198.18.0.11"));
-    let reply = syn([198, 18, 0, 11], [198, 18, 0, 2], (8_080, port));
-    let stranger = syn([198, 18, 0, 12], [198, 18, 0, 2], (8_080, port));
-    let packets = [request, reply, stranger].map(|packet| (Duration::ZERO, packet));
+    let mut packets = vec![syn([10, 0, 0, 1], [198, 18, 10, 1], (4_000, 80))];
+    // Which port the session has is random: one of these is its.
+    packets.extend((2_000..2_064).map(|port| syn([198, 18, 0, 11], [198, 18, 0, 2], (8_080, port))));
+    packets.extend((2_000..2_064).map(|port| syn([198, 18, 0, 12], [198, 18, 0, 2], (8_080, port))));
+    let packets: Vec<_> = packets.into_iter().map(|packet| (Duration::ZERO, packet)).collect();
     let (seen, ..) = run(NAT, &pcap(&packets), true);
-    // Ports are random by process, so the port of the second run may be another.
-    if seen[1].verdict == Verdict::Bounce {
-        assert_eq!((seen[1].by.as_deref(), seen[1].backend.as_deref()), (Some("web"), Some("198.18.0.11")));
-    }
-    assert_eq!((seen[2].verdict, seen[2].reason), (Verdict::Drop, Some("no-session")));
+    let of_web =
+        |seen: &&Seen| seen.by.as_deref() == Some("web") && seen.backend.as_deref() == Some("198.18.0.11");
+    assert_eq!(seen.iter().filter(of_web).count(), 2, "the request and the reply");
+    assert!(of_web(&&seen[0]));
+    let (reply, _) = seen[1..].iter().find_map(|seen| seen.sent.clone()).unwrap();
+    assert_eq!(
+        reply[26..38],
+        [198, 18, 10, 1, 10, 0, 0, 1, 0, 80, 0x0f, 0xa0],
+        "from the service to the client"
+    );
+    assert_eq!(reply[..6], [2, 0, 0, 0, 0, 2], "by where the client's packet came from");
+    let strangers = seen[1..].iter().filter(|seen| seen.reason == Some("no-session"));
+    assert_eq!(strangers.count(), 127);
 }
 
 #[test]
