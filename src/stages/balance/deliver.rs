@@ -8,7 +8,7 @@ use super::service::NoBackend;
 use super::stage::Balance;
 use super::state::{MemberRef, Way};
 use super::way::{EncapsulateError, Fit, Hop, fit, pass_hop, write_link};
-use crate::packet::{FiveTuple, Tcp};
+use crate::packet::{FiveTuple, Tcp, flow_hash_of};
 use crate::pipeline::{DropReason, Packet, Verdict};
 
 impl Balance {
@@ -28,7 +28,7 @@ impl Balance {
             };
         }
         match self.member(packet, tuple, service, key) {
-            Ok((slot, is_new)) => self.send(packet, slot, service, key, is_new),
+            Ok((slot, is_new)) => self.send(packet, slot, service, is_new),
             Err(verdict) => verdict,
         }
     }
@@ -78,14 +78,7 @@ impl Balance {
 
     /// Sends a packet to a member by its way, `nat` excepted.
     #[inline]
-    pub(super) fn send(
-        &mut self,
-        packet: &mut Packet<'_>,
-        slot: u32,
-        service: u32,
-        hash: u64,
-        is_new: bool,
-    ) -> Verdict {
+    pub(super) fn send(&mut self, packet: &mut Packet<'_>, slot: u32, service: u32, is_new: bool) -> Verdict {
         let member = &self.state.members[slot as usize];
         let Some(hop) = member.hop else { return Verdict::Drop(DropReason::NoNeighbour) };
         let len = packet.len() as u64;
@@ -108,6 +101,8 @@ impl Balance {
                     return self.answer(packet, Answer::TimeExceeded, DropReason::Expired);
                 }
                 self.clamp_mss(packet, service);
+                // Not the key of the connection table, which nobody outside may know.
+                let hash = flow_hash_of(packet.bytes(), packet.headers()).unwrap_or_default();
                 match tunnel.encapsulate(packet, &hop.link, hash, &mut self.identification) {
                     Ok(()) => {}
                     Err(EncapsulateError::NotIp) => return Verdict::Drop(DropReason::Malformed),

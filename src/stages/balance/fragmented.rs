@@ -70,7 +70,7 @@ impl Balance {
         // Two services of one address have flows of fragments of their own.
         let key = self.key(tuple, service as usize) ^ self.state.services[service as usize].salt;
         match self.member(packet, tuple, service, key) {
-            Ok((slot, is_new)) => self.send(packet, slot, service, key, is_new),
+            Ok((slot, is_new)) => self.send(packet, slot, service, is_new),
             Err(verdict) => verdict,
         }
     }

@@ -56,7 +56,7 @@ impl Balance {
                 .and_then(|member| self.state.keeper(member))
                 .or_else(|| self.choose(flow, service as u32));
             return match slot {
-                Some(slot) => self.send(packet, slot, service as u32, key, false),
+                Some(slot) => self.send(packet, slot, service as u32, false),
                 None => Verdict::Drop(DropReason::NoBackend),
             };
         }
