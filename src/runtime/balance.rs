@@ -15,9 +15,11 @@ use foldhash::fast::FixedState;
 use super::StartError;
 use super::events::EventSender;
 use super::running::Event;
-use crate::config::{BackendState, Forward, Plan, Service, StageKind};
+use crate::config::{BackendState, Forward, NatSettings, Plan, Service, StageKind};
 use crate::health::{self, Delivery, Health, HealthKind, ServicePath, Target, Through};
+use crate::kernel::addresses::host_addresses;
 use crate::kernel::link::Link;
+use crate::kernel::local_ports;
 use crate::kernel::next_hops::{Answer, Change, NextHop, NextHops, Unresolved};
 use crate::packet::MacAddress;
 use crate::pipeline::PortIndex;
@@ -39,6 +41,8 @@ pub(super) struct Balancer {
     control: Arc<BalanceControl>,
     shared: Arc<Shared>,
     next_hops: NextHops,
+    /// Found before the start.
+    warnings: Vec<String>,
     health: Arc<Mutex<Option<Health>>>,
     /// Closed to end the ticker.
     stop: Option<Sender<()>>,
@@ -232,7 +236,9 @@ impl Balancer {
             move |changes: &[Change]| shared.changed(&control, changes)
         };
         let next_hops = NextHops::start(ports, wanted(plan), on_change)?;
-        let balancer = Self { control, shared, next_hops, health: Arc::default(), stop: None, ticker: None };
+        let warnings = plan.nat.as_ref().and_then(shared_ports).into_iter().collect();
+        let balancer =
+            Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
         balancer.check(plan)?;
         Ok(Some(balancer))
     }
@@ -257,7 +263,8 @@ impl Balancer {
 
     /// Waits a moment for the neighbours, and begins with health checks. Returns warnings.
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
-        let warnings = unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE));
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE)));
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
             move |changes: &[health::Change]| shared.checked(&control, changes)
@@ -402,6 +409,19 @@ fn check_backend(
         None => format!("via {gateway} on {link}"),
         Some(vlan) => format!("via {gateway} by VLAN {vlan} of {link}"),
     }))
+}
+
+/// A warning if connections of this host may use what `nat` uses.
+fn shared_ports(nat: &NatSettings) -> Option<String> {
+    let taken = local_ports::taken_of(&nat.ports)?;
+    let hosts = host_addresses().ok()?;
+    let shared = nat.addresses.iter().find(|address| hosts.contains(address))?;
+    Some(format!(
+        "nat: this host may take the ports {} to {} of {shared} for connections of its own, and would not get their answers: \
+         give `[nat]` other `ports`, an address of its own, or set net.ipv4.ip_local_reserved_ports",
+        taken.start(),
+        taken.end()
+    ))
 }
 
 /// Warnings about backends that have no next hop yet.
