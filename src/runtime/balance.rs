@@ -298,22 +298,29 @@ impl Balancer {
     ///
     /// [`StartError`]; the old plan goes on.
     pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, StartError> {
-        let before = wanted_of(&self.shared.told().services);
-        self.next_hops.set_wanted(wanted(plan));
-        let missing = self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
+        // Backends that are removed may have flows for long.
+        let before = self.control.addresses();
+        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
+        let followed: HashSet<IpAddr> = before.union(&kept).copied().collect();
+        self.next_hops.set_wanted(followed.iter().copied().collect());
+        let mut missing = self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
+        missing.retain(|(address, _)| kept.contains(address));
         let applied = self.check(plan).and_then(|()| Ok(self.control.set_services(services(plan))?));
         if let Err(error) = applied {
-            self.next_hops.set_wanted(before);
+            self.next_hops.set_wanted(before.into_iter().collect());
             return Err(error);
         }
         let mut told = self.shared.told();
         told.services.clone_from(&plan.services);
-        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
-        told.hops.retain(|address, _| kept.contains(address));
+        let gone: Vec<IpAddr> =
+            told.hops.keys().filter(|address| !followed.contains(address)).copied().collect();
+        told.hops.retain(|address, _| followed.contains(address));
         drop(told);
+        self.control.set_egress(gone.into_iter().map(|address| (address, None)));
         if let Some(health) = &*lock(&self.health) {
             health.set_targets(self.shared.targets())?;
         }
+        self.control.set_health(unchecked(plan));
         Ok(unresolved(&missing))
     }
 }
@@ -335,11 +342,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn wanted(plan: &Plan) -> Vec<IpAddr> {
-    wanted_of(&plan.services)
+    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
 }
 
-fn wanted_of(services: &[Service]) -> Vec<IpAddr> {
-    services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
+/// The backends that no check says anything about (any more): healthy.
+fn unchecked(plan: &Plan) -> impl Iterator<Item = (&str, IpAddr, bool)> {
+    plan.services.iter().filter(|service| service.health.is_none()).flat_map(|service| {
+        service.backends.iter().map(|backend| (service.name.as_str(), backend.address, true))
+    })
 }
 
 /// The services of a config as the stage takes them.
