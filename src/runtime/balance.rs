@@ -15,9 +15,11 @@ use foldhash::fast::FixedState;
 use super::StartError;
 use super::events::EventSender;
 use super::running::Event;
-use crate::config::{BackendState, Forward, Plan, Service, StageKind};
+use crate::config::{BackendState, Forward, NatSettings, Plan, Service, StageKind};
 use crate::health::{self, Delivery, Health, HealthKind, ServicePath, Target, Through};
+use crate::kernel::addresses::host_addresses;
 use crate::kernel::link::Link;
+use crate::kernel::local_ports;
 use crate::kernel::next_hops::{Answer, Change, NextHop, NextHops, Unresolved};
 use crate::packet::MacAddress;
 use crate::pipeline::PortIndex;
@@ -39,6 +41,8 @@ pub(super) struct Balancer {
     control: Arc<BalanceControl>,
     shared: Arc<Shared>,
     next_hops: NextHops,
+    /// Found before the start.
+    warnings: Vec<String>,
     health: Arc<Mutex<Option<Health>>>,
     /// Closed to end the ticker.
     stop: Option<Sender<()>>,
@@ -232,7 +236,9 @@ impl Balancer {
             move |changes: &[Change]| shared.changed(&control, changes)
         };
         let next_hops = NextHops::start(ports, wanted(plan), on_change)?;
-        let balancer = Self { control, shared, next_hops, health: Arc::default(), stop: None, ticker: None };
+        let warnings = plan.nat.as_ref().and_then(shared_ports).into_iter().collect();
+        let balancer =
+            Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
         balancer.check(plan)?;
         Ok(Some(balancer))
     }
@@ -257,7 +263,8 @@ impl Balancer {
 
     /// Waits a moment for the neighbours, and begins with health checks. Returns warnings.
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
-        let warnings = unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE));
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE)));
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
             move |changes: &[health::Change]| shared.checked(&control, changes)
@@ -291,22 +298,29 @@ impl Balancer {
     ///
     /// [`StartError`]; the old plan goes on.
     pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, StartError> {
-        let before = wanted_of(&self.shared.told().services);
-        self.next_hops.set_wanted(wanted(plan));
-        let missing = self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
+        // Backends that are removed may have flows for long.
+        let before = self.control.addresses();
+        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
+        let followed: HashSet<IpAddr> = before.union(&kept).copied().collect();
+        self.next_hops.set_wanted(followed.iter().copied().collect());
+        let mut missing = self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
+        missing.retain(|(address, _)| kept.contains(address));
         let applied = self.check(plan).and_then(|()| Ok(self.control.set_services(services(plan))?));
         if let Err(error) = applied {
-            self.next_hops.set_wanted(before);
+            self.next_hops.set_wanted(before.into_iter().collect());
             return Err(error);
         }
         let mut told = self.shared.told();
         told.services.clone_from(&plan.services);
-        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
-        told.hops.retain(|address, _| kept.contains(address));
+        let gone: Vec<IpAddr> =
+            told.hops.keys().filter(|address| !followed.contains(address)).copied().collect();
+        told.hops.retain(|address, _| followed.contains(address));
         drop(told);
+        self.control.set_egress(gone.into_iter().map(|address| (address, None)));
         if let Some(health) = &*lock(&self.health) {
             health.set_targets(self.shared.targets())?;
         }
+        self.control.set_health(unchecked(plan));
         Ok(unresolved(&missing))
     }
 }
@@ -328,11 +342,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn wanted(plan: &Plan) -> Vec<IpAddr> {
-    wanted_of(&plan.services)
+    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
 }
 
-fn wanted_of(services: &[Service]) -> Vec<IpAddr> {
-    services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
+/// The backends that no check says anything about (any more): healthy.
+fn unchecked(plan: &Plan) -> impl Iterator<Item = (&str, IpAddr, bool)> {
+    plan.services.iter().filter(|service| service.health.is_none()).flat_map(|service| {
+        service.backends.iter().map(|backend| (service.name.as_str(), backend.address, true))
+    })
 }
 
 /// The services of a config as the stage takes them.
@@ -402,6 +419,19 @@ fn check_backend(
         None => format!("via {gateway} on {link}"),
         Some(vlan) => format!("via {gateway} by VLAN {vlan} of {link}"),
     }))
+}
+
+/// A warning if connections of this host may use what `nat` uses.
+fn shared_ports(nat: &NatSettings) -> Option<String> {
+    let taken = local_ports::taken_of(&nat.ports)?;
+    let hosts = host_addresses().ok()?;
+    let shared = nat.addresses.iter().find(|address| hosts.contains(address))?;
+    Some(format!(
+        "nat: this host may take the ports {} to {} of {shared} for connections of its own, and would not get their answers: \
+         give `[nat]` other `ports`, an address of its own, or set net.ipv4.ip_local_reserved_ports",
+        taken.start(),
+        taken.end()
+    ))
 }
 
 /// Warnings about backends that have no next hop yet.
