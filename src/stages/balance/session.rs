@@ -28,8 +28,10 @@ impl Balance {
             .and_then(|found| nat.sessions.flow(SessionId(found.value), tuple))
             .or_else(|| nat.sessions.find_flow(tuple));
         if let Some(session) = session {
-            // A new connection by the five-tuple of one that is over is given to whom the table says now.
-            let is_over = found.is_some_and(|found| found.restarted);
+            // A new connection by the five-tuple of one that is over is given to whom the table says now. The session knows that
+            // it is over when another worker has had the one before.
+            let is_over = found.is_some_and(|found| found.restarted)
+                || session.is_restarted_by(packet.headers().tcp_flags);
             if !is_over && self.state.keeper(MemberRef(session.member)).is_some() {
                 if found.is_none_or(|found| found.value != session.id.0) {
                     self.store(key, session.id.0, found, event);

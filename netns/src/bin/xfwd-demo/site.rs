@@ -132,7 +132,7 @@ impl Site {
             }
         }
         if self.way == Way::Nat {
-            text += &format!("[nat]\naddresses = [\"{NAT_V4}\"]\nports = \"32768-65535\"\n");
+            text += &format!("[nat]\naddresses = [\"{NAT_V4}\"]\n");
         }
         text
     }
