@@ -230,7 +230,7 @@ fn replies(criterion: &mut Criterion) {
         }
         let mut random = Random::new(1);
         let version = if is_ipv4 { "nat/ipv4" } else { "nat/ipv6" };
-        bed.measure(&mut group, version.to_owned(), |buffer| copy(random.of(replies.as_slice()), buffer));
+        bed.measure(&mut group, version.to_owned(), |buffer| copy(random.of::<Vec<u8>>(&replies), buffer));
     }
     group.finish();
 }
