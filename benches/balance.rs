@@ -248,5 +248,5 @@ fn turned_around(packet: &[u8]) -> Vec<u8> {
     bytes
 }
 
-criterion_group!(benches, flows, ways, replies);
+criterion_group!(benches, ways, replies, flows);
 criterion_main!(benches);
