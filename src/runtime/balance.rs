@@ -133,7 +133,7 @@ impl Shared {
     }
 
     /// A warning when health checks would come from a VIP, to which the answers do not come back.
-    fn from_a_vip(&self) -> Option<String> {
+    fn checks_from_a_vip(&self) -> Option<String> {
         let told = self.told();
         if told.services.iter().all(|service| service.health.is_none()) {
             return None;
@@ -292,7 +292,7 @@ impl Balancer {
     /// Waits a moment for the neighbours, and begins with health checks. Returns warnings.
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
         let mut warnings = unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE));
-        warnings.extend(self.shared.from_a_vip());
+        warnings.extend(self.shared.checks_from_a_vip());
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
             move |changes: &[health::Change]| shared.checked(&control, changes)
@@ -342,7 +342,7 @@ impl Balancer {
         let kept: HashSet<IpAddr> = next.into_iter().chain(self.leaving()).collect();
         self.shared.told().hops.retain(|address, _| kept.contains(address));
         self.next_hops.set_wanted(kept.into_iter().collect());
-        Ok(unresolved(&missing).into_iter().chain(self.shared.from_a_vip()).collect())
+        Ok(unresolved(&missing).into_iter().chain(self.shared.checks_from_a_vip()).collect())
     }
 
     /// Balances and checks these services from now on, or, with an error, goes on as before.
