@@ -15,9 +15,11 @@ use foldhash::fast::FixedState;
 use super::StartError;
 use super::events::EventSender;
 use super::running::Event;
-use crate::config::{BackendState, Forward, Plan, Service, StageKind};
+use crate::config::{BackendState, Forward, NatSettings, Plan, Service, StageKind};
 use crate::health::{self, Delivery, Health, HealthKind, ServicePath, Target, Through};
+use crate::kernel::addresses::host_addresses;
 use crate::kernel::link::Link;
+use crate::kernel::local_ports;
 use crate::kernel::next_hops::{Answer, Change, NextHop, NextHops, Unresolved};
 use crate::packet::MacAddress;
 use crate::pipeline::PortIndex;
@@ -39,6 +41,8 @@ pub(super) struct Balancer {
     control: Arc<BalanceControl>,
     shared: Arc<Shared>,
     next_hops: NextHops,
+    /// Found before the start.
+    warnings: Vec<String>,
     health: Arc<Mutex<Option<Health>>>,
     /// Closed to end the ticker.
     stop: Option<Sender<()>>,
@@ -265,8 +269,10 @@ impl Balancer {
             let (shared, control) = (Arc::clone(&shared), Arc::clone(&control));
             move |changes: &[Change]| shared.changed(&control, changes)
         };
-        let next_hops = NextHops::start(ports, wanted(plan).collect(), on_change)?;
-        let balancer = Self { control, shared, next_hops, health: Arc::default(), stop: None, ticker: None };
+        let next_hops = NextHops::start(ports, wanted(plan), on_change)?;
+        let warnings = plan.nat.as_ref().and_then(shared_ports).into_iter().collect();
+        let balancer =
+            Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
         balancer.check(plan)?;
         Ok(Some(balancer))
     }
@@ -291,7 +297,8 @@ impl Balancer {
 
     /// Waits a moment for the neighbours, and begins with health checks. Returns warnings.
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
-        let mut warnings = unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE));
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE)));
         warnings.extend(self.shared.checks_from_a_vip());
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
@@ -326,22 +333,26 @@ impl Balancer {
     ///
     /// [`StartError`]; the old plan goes on.
     pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, StartError> {
-        let before = self.shared.told().services.clone();
-        let next: HashSet<IpAddr> = wanted(plan).collect();
-        let running: HashSet<IpAddr> = wanted_of(&before).chain(self.leaving()).collect();
-        self.next_hops.set_wanted(next.union(&running).copied().collect());
-        // Backends that had no next hop before are no reason to wait.
+        // Backends that are removed may have flows for long.
+        let before = self.control.addresses();
+        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
+        let followed: HashSet<IpAddr> = before.union(&kept).copied().collect();
+        self.next_hops.set_wanted(followed.iter().copied().collect());
+        // One that had no next hop before is no reason to wait.
         let mut missing =
-            self.next_hops.wait_resolved_of(NEIGHBOUR_PATIENCE, |backend| !running.contains(backend));
-        missing.retain(|(backend, _)| next.contains(backend));
+            self.next_hops.wait_resolved_of(NEIGHBOUR_PATIENCE, |address| !before.contains(address));
+        missing.retain(|(address, _)| kept.contains(address));
         let applied = self.check(plan).and_then(|()| self.balance(&plan.services));
         if let Err(error) = applied {
-            self.next_hops.set_wanted(running.into_iter().collect());
+            self.next_hops.set_wanted(before.into_iter().collect());
             return Err(error);
         }
-        let kept: HashSet<IpAddr> = next.into_iter().chain(self.leaving()).collect();
-        self.shared.told().hops.retain(|address, _| kept.contains(address));
-        self.next_hops.set_wanted(kept.into_iter().collect());
+        let mut told = self.shared.told();
+        let gone: Vec<IpAddr> =
+            told.hops.keys().filter(|address| !followed.contains(address)).copied().collect();
+        told.hops.retain(|address, _| followed.contains(address));
+        drop(told);
+        self.control.set_egress(gone.into_iter().map(|address| (address, None)));
         Ok(unresolved(&missing).into_iter().chain(self.shared.checks_from_a_vip()).collect())
     }
 
@@ -361,12 +372,6 @@ impl Balancer {
         self.shared.trust_unchecked(&self.control);
         Ok(())
     }
-
-    /// Backends that were removed and may have flows.
-    fn leaving(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        let rows = self.control.counters().into_iter();
-        rows.filter(|row| row.state == "removed").map(|row| row.address)
-    }
 }
 
 impl Drop for Balancer {
@@ -385,12 +390,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wanted(plan: &Plan) -> impl Iterator<Item = IpAddr> {
-    wanted_of(&plan.services)
-}
-
-fn wanted_of(services: &[Service]) -> impl Iterator<Item = IpAddr> {
-    services.iter().flat_map(|service| &service.backends).map(|backend| backend.address)
+fn wanted(plan: &Plan) -> Vec<IpAddr> {
+    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
 }
 
 /// The services of a config as the stage takes them.
@@ -460,6 +461,19 @@ fn check_backend(
         None => format!("via {gateway} on {link}"),
         Some(vlan) => format!("via {gateway} by VLAN {vlan} of {link}"),
     }))
+}
+
+/// A warning if connections of this host may use what `nat` uses.
+fn shared_ports(nat: &NatSettings) -> Option<String> {
+    let taken = local_ports::taken_of(&nat.ports)?;
+    let hosts = host_addresses().ok()?;
+    let shared = nat.addresses.iter().find(|address| hosts.contains(address))?;
+    Some(format!(
+        "nat: this host may take the ports {} to {} of {shared} for connections of its own, and would not get their answers: \
+         give `[nat]` other `ports`, an address of its own, or set net.ipv4.ip_local_reserved_ports",
+        taken.start(),
+        taken.end()
+    ))
 }
 
 /// Warnings about backends that have no next hop yet.

@@ -224,7 +224,7 @@ error: the port pool of `[nat]` is too small
 11 | ports = "40000-40062"
    |         ^^^^^^^^^^^^^ 63 ports; each worker needs 64
    |
-   = help: the default is `ports = "32768-65535"`"#;
+   = help: the default is `ports = "1024-32767"`"#;
 
     nat_that_is_not_used: web("forward = \"dsr\"") + "[nat]\naddresses = [\"198.18.0.2\"]\n", r#"
 warning: `[nat]` is not used

@@ -167,7 +167,7 @@ impl BalanceControl {
             hops: HashMap::new(),
             ports: ports.into(),
         };
-        inner.set_services(services, None)?;
+        inner.set_services(services, Instant::now(), None)?;
         let last_hops = nat.as_ref().map(|pool| Arc::new(LastHops::new(pool.capacity())));
         let mut nats: Vec<NatWorker> = nat.map(|pool| pool.workers(timeouts)).unwrap_or_default();
         let sides = (0..workers).rev().map(|_| WorkerSide {
@@ -229,9 +229,14 @@ impl BalanceControl {
             }
         }
         if changed {
-            inner.make_tables();
+            inner.make_tables(now, |_| true);
             self.publish(&inner);
         }
+    }
+
+    /// The addresses of all backends that may get packets, removed ones with flows among them: their next hops are to be followed.
+    pub fn addresses(&self) -> HashSet<IpAddr> {
+        self.inner().members.addresses()
     }
 
     /// Balances these services from now on. Backends that stay keep their flows, and so do those that go, until they have
@@ -242,7 +247,8 @@ impl BalanceControl {
     /// [`ServiceError`]; nothing has changed then.
     pub fn set_services(&self, services: Vec<BalancedService>) -> Result<(), ServiceError> {
         let mut inner = self.inner();
-        inner.set_services(services, Some(Instant::now()))?;
+        let now = Instant::now();
+        inner.set_services(services, now, Some(now))?;
         self.publish(&inner);
         Ok(())
     }
@@ -250,12 +256,12 @@ impl BalanceControl {
     /// What takes time: backends in slow start get more, removed ones without flows are forgotten, and what workers no longer use is
     /// freed. To be called about ten times a second.
     pub fn tick(&self, now: Instant) {
-        for side in &self.workers {
-            while side.mailbox.used.pop().is_some() {}
-        }
+        self.free_used();
         let mut inner = self.inner();
-        let forgotten = inner.forget(now, self.settings.timeouts.established);
-        if inner.make_tables() || forgotten {
+        let forgotten = inner.forget(now, self.settings.timeouts.longest());
+        // Time changes nothing else.
+        let grown = inner.make_tables(now, |service| service.slow_start.is_some());
+        if grown || forgotten {
             self.publish(&inner);
         }
     }
@@ -292,7 +298,16 @@ impl BalanceControl {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Frees the states that workers are done with.
+    fn free_used(&self) {
+        for side in &self.workers {
+            while side.mailbox.used.pop().is_some() {}
+        }
+    }
+
     fn publish(&self, inner: &Inner) {
+        // Before each new one: so a worker always finds room for the one that it gives back.
+        self.free_used();
         let state = Arc::new(inner.state());
         for side in &self.workers {
             // One that was not taken is freed here.
@@ -311,17 +326,18 @@ fn make_table(service: &BalancedService, shares: &[u32]) -> Result<Option<Arc<Ta
 }
 
 impl Inner {
-    /// Replaces all services. `reloaded` is the time if it is not the first time: backends that are new then start slowly.
+    /// Replaces all services. Backends that are new come at `new`, which is `None` the first time: then nobody starts slowly.
     fn set_services(
         &mut self,
         services: Vec<BalancedService>,
-        reloaded: Option<Instant>,
+        now: Instant,
+        new: Option<Instant>,
     ) -> Result<(), ServiceError> {
         // Whatever can go wrong goes wrong here, before anything has changed.
         let before: HashMap<&str, &Entry> =
             self.services.iter().map(|entry| (entry.service.name.as_str(), entry)).collect();
         let made = services.into_iter().map(|service| {
-            let shares = self.shares(&service, reloaded);
+            let shares = self.shares(&service, now, new);
             let kept = before.get(&*service.name).filter(|entry| entry.has_table_for(&service, &shares));
             let table = match kept {
                 Some(entry) => entry.table.clone(),
@@ -343,10 +359,11 @@ impl Inner {
             let slots: Arc<[u32]> = service
                 .backends
                 .iter()
-                .map(|backend| self.members.set(&service.name, backend, reloaded))
+                .map(|backend| self.members.set(&service.name, backend, new))
                 .collect();
             let here: HashSet<u32> = slots.iter().copied().collect();
-            let leaving = had.into_iter().filter(|slot| !here.contains(slot)).collect();
+            let leaving: Vec<u32> = had.into_iter().filter(|slot| !here.contains(slot)).collect();
+            leaving.iter().for_each(|slot| self.members.leave(*slot));
             self.services.push(Entry { service, slots, leaving, shares, table });
         }
         for gone in before.into_values() {
@@ -356,16 +373,13 @@ impl Inner {
     }
 
     /// The weights of the backends of a service as things are. One that is not known yet has come at `new`.
-    fn shares(&self, service: &BalancedService, new: Option<Instant>) -> Vec<u32> {
-        let now = Instant::now();
+    fn shares(&self, service: &BalancedService, now: Instant, new: Option<Instant>) -> Vec<u32> {
         let percent = |backend: &BalancedBackend| {
             if backend.state != BackendState::Up {
                 return 0;
             }
             let (healthy, back_since) = match self.members.find(&service.name, backend.address) {
-                Some(member) if member.backend.state == BackendState::Up => {
-                    (member.healthy, member.back_since)
-                }
+                Some(member) if member.gets_flows() => (member.healthy, member.back_since),
                 Some(member) => (member.healthy, new),
                 None => (true, new),
             };
@@ -383,11 +397,14 @@ impl Inner {
             .collect()
     }
 
-    /// Makes the tables anew whose weights have changed. Whether there were any.
-    fn make_tables(&mut self) -> bool {
+    /// Makes the tables anew, of these services, whose weights have changed. Whether there were any.
+    fn make_tables(&mut self, now: Instant, of: impl Fn(&BalancedService) -> bool) -> bool {
         let mut changed = false;
         for index in 0..self.services.len() {
-            let shares = self.shares(&self.services[index].service, None);
+            if !of(&self.services[index].service) {
+                continue;
+            }
+            let shares = self.shares(&self.services[index].service, now, None);
             let entry = &mut self.services[index];
             if entry.shares == shares {
                 continue;

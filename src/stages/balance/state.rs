@@ -85,6 +85,15 @@ pub(super) struct MemberCounts {
     pub connections: Counter,
 }
 
+impl MemberCounts {
+    /// One packet more, of so many bytes.
+    #[inline(always)]
+    pub fn sent(&self, bytes: u64) {
+        self.packets.add(1);
+        self.bytes.add(bytes);
+    }
+}
+
 /// A member as a connection table or a session names it: its slot, and the generation that tells it from earlier backends in
 /// the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
