@@ -48,6 +48,7 @@ pub use self::{
     steering::{SteeredKind, SteeredService, Steering, address_key, service_key},
     test_run::XdpAction,
 };
+pub(in crate::kernel) use self::services::{Numbers, Wanted, compile};
 use super::filter::KernelPlan;
 
 /// The object that `scripts/build-ebpf` builds.

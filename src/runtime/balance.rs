@@ -137,7 +137,7 @@ impl Shared {
     }
 
     /// A warning when health checks would come from a VIP, to which the answers do not come back.
-    fn checks_from_a_vip(&self) -> Option<String> {
+    fn warn_of_vip_source(&self) -> Option<String> {
         let told = self.told();
         if told.services.iter().all(|service| service.health.is_none()) {
             return None;
@@ -269,7 +269,7 @@ impl Balancer {
             let (shared, control) = (Arc::clone(&shared), Arc::clone(&control));
             move |changes: &[Change]| shared.changed(&control, changes)
         };
-        let next_hops = NextHops::start(ports, wanted(plan), on_change)?;
+        let next_hops = NextHops::start(ports, wanted(plan).collect(), on_change)?;
         let warnings = plan.nat.as_ref().and_then(shared_ports).into_iter().collect();
         let balancer =
             Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
@@ -299,7 +299,7 @@ impl Balancer {
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
         let mut warnings = std::mem::take(&mut self.warnings);
         warnings.extend(unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE)));
-        warnings.extend(self.shared.checks_from_a_vip());
+        warnings.extend(self.shared.warn_of_vip_source());
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
             move |changes: &[health::Change]| shared.checked(&control, changes)
@@ -333,27 +333,25 @@ impl Balancer {
     ///
     /// [`StartError`]; the old plan goes on.
     pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, StartError> {
-        // Backends that are removed may have flows for long.
-        let before = self.control.addresses();
-        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
-        let followed: HashSet<IpAddr> = before.union(&kept).copied().collect();
-        self.next_hops.set_wanted(followed.iter().copied().collect());
-        // One that had no next hop before is no reason to wait.
+        let next: HashSet<IpAddr> = wanted(plan).collect();
+        // Backends that were removed may have flows for long.
+        let running = self.control.addresses();
+        self.next_hops.set_wanted(next.union(&running).copied().collect());
+        // Backends that had no next hop before are no reason to wait.
         let mut missing =
-            self.next_hops.wait_resolved_of(NEIGHBOUR_PATIENCE, |address| !before.contains(address));
-        missing.retain(|(address, _)| kept.contains(address));
+            self.next_hops.wait_resolved_of(NEIGHBOUR_PATIENCE, |backend| !running.contains(backend));
+        missing.retain(|(backend, _)| next.contains(backend));
         let applied = self.check(plan).and_then(|()| self.balance(&plan.services));
         if let Err(error) = applied {
-            self.next_hops.set_wanted(before.into_iter().collect());
+            self.next_hops.set_wanted(running.into_iter().collect());
             return Err(error);
         }
-        let mut told = self.shared.told();
-        let gone: Vec<IpAddr> =
-            told.hops.keys().filter(|address| !followed.contains(address)).copied().collect();
-        told.hops.retain(|address, _| followed.contains(address));
-        drop(told);
-        self.control.set_egress(gone.into_iter().map(|address| (address, None)));
-        Ok(unresolved(&missing).into_iter().chain(self.shared.checks_from_a_vip()).collect())
+        let kept = self.control.addresses();
+        self.shared.told().hops.retain(|address, _| kept.contains(address));
+        let gone = running.difference(&kept).map(|address| (*address, None));
+        self.control.set_egress(gone);
+        self.next_hops.set_wanted(kept.into_iter().collect());
+        Ok(unresolved(&missing).into_iter().chain(self.shared.warn_of_vip_source()).collect())
     }
 
     /// Balances and checks these services from now on, or, with an error, goes on as before.
@@ -390,8 +388,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wanted(plan: &Plan) -> Vec<IpAddr> {
-    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
+fn wanted(plan: &Plan) -> impl Iterator<Item = IpAddr> {
+    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address)
 }
 
 /// The services of a config as the stage takes them.
