@@ -144,6 +144,7 @@ fn watch(running: &Running, args: &RunArgs, signals: &Signals) {
 
 /// Reads the config again. What is wrong with it is said, and then the one before goes on.
 fn reload(running: &Running, args: &RunArgs) {
+    let start = Instant::now();
     let plan = match config::load(&args.config) {
         Ok(plan) => plan,
         Err(error) => {
@@ -155,7 +156,6 @@ fn reload(running: &Running, args: &RunArgs) {
     for warning in &plan.warnings {
         say(warning);
     }
-    let start = Instant::now();
     match running.reload(&plan) {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| say(format!("warning: {warning}")));

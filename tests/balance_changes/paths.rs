@@ -160,4 +160,5 @@ fn a_packet_that_has_come_too_far_for_nat_is_told_so_by_the_vip() {
 #[test]
 fn an_ipv6_packet_that_has_come_too_far_is_told_so_by_the_vip() {
     the_last_hop_is_the_vip(Way::Nat, Family::V6);
+    the_last_hop_is_the_vip(Way::Ipip, Family::V6);
 }

@@ -4,7 +4,7 @@ use xfwd_netns::lab_or_skip;
 
 use crate::{
     ask,
-    site::{ECHO, Family, Line, Site, Way, refused, reload, up},
+    site::{ECHO, Family, Line, Site, Way, refused, reload, start_where, up},
     traffic::{Background, assert_unbroken, hold},
 };
 
@@ -62,5 +62,22 @@ fn a_config_that_is_wrong_leaves_everything_as_it_is() {
 
     assert_unbroken(held, "held over wrong configs");
     println!("{} background requests answered", background.stop());
+    xfwd.stop();
+}
+
+#[test]
+fn checks_that_cannot_be_made_leave_everything_as_it_is() {
+    lab_or_skip!();
+    let site = Site::new(Way::Nat, Family::V4, 2);
+    // Nothing to verify a certificate by.
+    let untrusting = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/dev/null")];
+    let xfwd = start_where(&site.balancer, &site.config(&[up(0)], ""), &untrusting);
+    let check = "[service.health]\ntype = \"tls\"\nverify = true";
+    let said = refused(&xfwd, &site.config(&[up(0), up(1)], check));
+    println!("{said}");
+    assert!(said.contains("certificate"), "{said}");
+    ask::many(&site.client, site.at(ECHO), 30).assert_shares(&[(0, 1)], "after a refused config");
+    reload(&xfwd, &site.config(&[up(0), up(1)], ""));
+    ask::many(&site.client, site.at(ECHO), 30).assert_shares(&[(0, 1), (1, 1)], "after a good one");
     xfwd.stop();
 }

@@ -23,8 +23,7 @@ fn generated(changed: Option<u16>) -> String {
         let vip = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 64, 0).to_bits() + u32::from(service));
         writeln!(text, "[[service]]\nname = \"s{service}\"\nvip = \"{vip}\"\nprotocol = \"tcp\"\nport = 443")
             .unwrap();
-        // A table for few backends.
-        writeln!(text, "forward = \"{way}\"\ntable_size = 1009").unwrap();
+        writeln!(text, "forward = \"{way}\"").unwrap();
         let weight = if changed == Some(service) { 5 } else { 1 };
         for backend in 0..BACKENDS {
             let number = u32::from(service * BACKENDS + backend);

@@ -212,7 +212,13 @@ impl Site {
 }
 
 pub fn start(balancer: &Namespace, config: &str) -> Xfwd {
-    Xfwd::start(balancer, &["--iface", INTERFACE, "--queues", &QUEUES.to_string()], config)
+    start_where(balancer, config, &[])
+}
+
+/// With these variables in its environment.
+pub fn start_where(balancer: &Namespace, config: &str, environment: &[(&str, &str)]) -> Xfwd {
+    let queues = QUEUES.to_string();
+    Xfwd::start_where(balancer, &["--iface", INTERFACE, "--queues", &queues], config, environment)
 }
 
 /// The pool of addresses and ports that `nat` needs.
