@@ -15,6 +15,7 @@ mod neighbours;
 pub mod netdev;
 mod netlink;
 pub mod next_hops;
+pub mod offline;
 pub mod routes;
 mod watch;
 pub mod xdp;

@@ -118,10 +118,11 @@ impl Shared {
             .iter()
             .filter_map(|change| Some((told.checked.get(&change.id)?.clone(), change)))
             .collect();
-        drop(told);
+        // Told before anybody else says what is checked.
         control.set_health(
             known.iter().map(|((service, address), change)| (service.as_str(), *address, change.to.serves())),
         );
+        drop(told);
         for ((service, address), change) in known {
             // That a backend is up at once is no news.
             if change.from.serves() != change.to.serves() {
@@ -133,6 +134,39 @@ impl Shared {
                 });
             }
         }
+    }
+
+    /// A warning when health checks would come from a VIP, to which the answers do not come back.
+    fn warn_of_vip_source(&self) -> Option<String> {
+        let told = self.told();
+        if told.services.iter().all(|service| service.health.is_none()) {
+            return None;
+        }
+        // Few, however many backends there are.
+        let mut sources: HashMap<IpAddr, IpAddr> = HashMap::new();
+        for (backend, hop) in &told.hops {
+            sources.extend(hop.preferred_source.map(|source| (source, *backend)));
+        }
+        sources.into_iter().find_map(|(source, backend)| {
+            let service = told.services.iter().find(|service| service.vip.contains(source))?;
+            Some(format!(
+                "this host sends to backend {backend} from {source}, which is of service {}: health checks will hear \
+                 nothing; give the host an address that is nearer to its backends, or {source} `preferred_lft 0` (IPv6)",
+                service.name
+            ))
+        })
+    }
+
+    /// A backend that is no longer checked is taken to be healthy, whatever was said of it last.
+    fn trust_unchecked(&self, control: &BalanceControl) {
+        let told = self.told();
+        let checked: HashSet<(&str, IpAddr)> =
+            told.checked.values().map(|(service, address)| (service.as_str(), *address)).collect();
+        let all = told.services.iter().flat_map(|service| {
+            service.backends.iter().map(|backend| (service.name.as_str(), backend.address))
+        });
+        let unchecked = all.filter(|backend| !checked.contains(backend));
+        control.set_health(unchecked.map(|(service, address)| (service, address, true)));
     }
 
     /// What is to be checked.
@@ -235,7 +269,7 @@ impl Balancer {
             let (shared, control) = (Arc::clone(&shared), Arc::clone(&control));
             move |changes: &[Change]| shared.changed(&control, changes)
         };
-        let next_hops = NextHops::start(ports, wanted(plan), on_change)?;
+        let next_hops = NextHops::start(ports, wanted(plan).collect(), on_change)?;
         let warnings =
             plan.nat.iter().flat_map(|nat| shared_ports(nat).into_iter().chain(foreign(nat))).collect();
         let balancer =
@@ -266,6 +300,7 @@ impl Balancer {
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
         let mut warnings = std::mem::take(&mut self.warnings);
         warnings.extend(unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE)));
+        warnings.extend(self.shared.warn_of_vip_source());
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
             move |changes: &[health::Change]| shared.checked(&control, changes)
@@ -299,30 +334,42 @@ impl Balancer {
     ///
     /// [`StartError`]; the old plan goes on.
     pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, StartError> {
-        // Backends that are removed may have flows for long.
-        let before = self.control.addresses();
-        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
-        let followed: HashSet<IpAddr> = before.union(&kept).copied().collect();
-        self.next_hops.set_wanted(followed.iter().copied().collect());
-        let mut missing = self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
-        missing.retain(|(address, _)| kept.contains(address));
-        let applied = self.check(plan).and_then(|()| Ok(self.control.set_services(services(plan))?));
+        let next: HashSet<IpAddr> = wanted(plan).collect();
+        // Backends that were removed may have flows for long.
+        let running = self.control.addresses();
+        self.next_hops.set_wanted(next.union(&running).copied().collect());
+        // Backends that had no next hop before are no reason to wait.
+        let mut missing =
+            self.next_hops.wait_resolved_of(NEIGHBOUR_PATIENCE, |backend| !running.contains(backend));
+        missing.retain(|(backend, _)| next.contains(backend));
+        let applied = self.check(plan).and_then(|()| self.balance(&plan.services));
         if let Err(error) = applied {
-            self.next_hops.set_wanted(before.into_iter().collect());
+            self.next_hops.set_wanted(running.into_iter().collect());
             return Err(error);
         }
-        let mut told = self.shared.told();
-        told.services.clone_from(&plan.services);
-        let gone: Vec<IpAddr> =
-            told.hops.keys().filter(|address| !followed.contains(address)).copied().collect();
-        told.hops.retain(|address, _| followed.contains(address));
-        drop(told);
-        self.control.set_egress(gone.into_iter().map(|address| (address, None)));
-        if let Some(health) = &*lock(&self.health) {
-            health.set_targets(self.shared.targets())?;
+        let kept = self.control.addresses();
+        self.shared.told().hops.retain(|address, _| kept.contains(address));
+        let gone = running.difference(&kept).map(|address| (*address, None));
+        self.control.set_egress(gone);
+        self.next_hops.set_wanted(kept.into_iter().collect());
+        Ok(unresolved(&missing).into_iter().chain(self.shared.warn_of_vip_source()).collect())
+    }
+
+    /// Balances and checks these services from now on, or, with an error, goes on as before.
+    fn balance(&self, services: &[Service]) -> Result<(), StartError> {
+        self.control.set_services(services.iter().map(balanced).collect())?;
+        let before = std::mem::replace(&mut self.shared.told().services, services.to_vec());
+        let health = lock(&self.health);
+        let Some(checks) = &*health else { return Ok(()) };
+        if let Err(error) = checks.set_targets(self.shared.targets()) {
+            // Both were so a moment ago.
+            self.shared.told().services.clone_from(&before);
+            self.control.set_services(before.iter().map(balanced).collect())?;
+            checks.set_targets(self.shared.targets())?;
+            return Err(error.into());
         }
-        self.control.set_health(unchecked(plan));
-        Ok(unresolved(&missing))
+        self.shared.trust_unchecked(&self.control);
+        Ok(())
     }
 }
 
@@ -342,15 +389,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wanted(plan: &Plan) -> Vec<IpAddr> {
-    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
-}
-
-/// The backends that no check says anything about (any more): healthy.
-fn unchecked(plan: &Plan) -> impl Iterator<Item = (&str, IpAddr, bool)> {
-    plan.services.iter().filter(|service| service.health.is_none()).flat_map(|service| {
-        service.backends.iter().map(|backend| (service.name.as_str(), backend.address, true))
-    })
+fn wanted(plan: &Plan) -> impl Iterator<Item = IpAddr> {
+    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address)
 }
 
 /// The services of a config as the stage takes them.

@@ -133,6 +133,9 @@ fn backend_that_serves_the_vip_is_up_through_the_path_and_keeps_nothing_half_ope
         source: "fd00:9::1".parse().unwrap(),
         ..v4.clone()
     };
+    // As where this host answers ARP for the VIPs.
+    here.ip("addr add 198.18.10.1/32 dev va");
+    here.ip("addr add 2001:db8:10::1/128 dev va nodad");
     for (path, backend) in [(v4, "10.9.0.2"), (v6, "fd00:9::2")] {
         let listener = there.enter(|| TcpListener::bind(path.vip)).unwrap();
         let (health, changes) = here.enter(|| start(vec![through(&path, backend)]));

@@ -10,6 +10,7 @@ mod attachment;
 mod deny;
 mod filter;
 mod loops;
+mod offline;
 mod packets;
 mod parser;
 mod services;

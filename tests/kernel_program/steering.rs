@@ -32,7 +32,7 @@ fn all() -> Steering {
 }
 
 /// An AF_XDP socket as the map takes it: it need not be bound.
-fn socket() -> OwnedFd {
+pub fn socket() -> OwnedFd {
     // SAFETY: the descriptor was opened by this call and is known to nobody else.
     unsafe {
         let descriptor = libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);

@@ -2,7 +2,6 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod classbench;
-pub mod interpret;
 pub mod kernel_rules;
 pub mod packets;
 pub mod promises;

@@ -58,7 +58,7 @@ impl Drop for ConfigFile {
 /// A running `xfwd`; killed when dropped.
 pub struct Xfwd {
     child: Child,
-    _config: ConfigFile,
+    config: ConfigFile,
 }
 
 impl Xfwd {
@@ -79,7 +79,7 @@ impl Xfwd {
         let file = ConfigFile::new(config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_xfwd"));
         command.args(arguments).arg("--json").arg(file.path());
-        Self { child: namespace.spawn(&mut command).unwrap(), _config: file }
+        Self { child: namespace.spawn(&mut command).unwrap(), config: file }
     }
 
     /// Process id.
@@ -95,6 +95,17 @@ impl Xfwd {
     /// Waits until it has written `text`.
     pub fn wait_for(&self, text: &str) {
         self.child.wait_for(text, PATIENCE).unwrap();
+    }
+
+    /// Writes another config over the one that it was started with, and tells it to read it (SIGHUP).
+    pub fn reload(&self, config: &str) {
+        fs::write(self.config.path(), config).unwrap();
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Where its config is.
+    pub fn config(&self) -> &Path {
+        self.config.path()
     }
 
     /// Sends it a signal.

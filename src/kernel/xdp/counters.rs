@@ -40,6 +40,10 @@ impl KernelCounters {
         self.iter().filter(|&(of, _, _)| of == class).map(|(_, _, packets)| packets).sum()
     }
 
+    pub(in crate::kernel) fn add(&mut self, index: u32) {
+        self.packets[index as usize] += 1;
+    }
+
     pub(super) fn set(&mut self, index: u32, packets: u64) {
         self.packets[index as usize] = packets;
     }

@@ -5,10 +5,10 @@
 //! second trie finds the port among those of that number. So that one question to each is enough, the ports of a prefix are
 //! joined by those of every shorter prefix that holds it, where it has no service of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use xfwd_ebpf_types::{MAX_ROOM, MIN_ROOM, PortKey, ServiceKey};
+use xfwd_ebpf_types::{MAX_ROOM, MIN_ROOM, NetworkKey, PortKey, ServiceKey, Settings, map_ipv4};
 
 use super::steering::{SteeredKind, SteeredService, address_key};
 use crate::stages::filter::Prefix;
@@ -18,7 +18,7 @@ const ICMPV6: u8 = 58;
 
 /// Ports that share their first bits, of a network that has no number yet, and the room of their service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ports {
+pub(in crate::kernel) struct Ports {
     /// Bits of the whole key, see [`PortKey::length`].
     pub length: u32,
     pub protocol: u8,
@@ -30,7 +30,7 @@ pub(super) struct Ports {
 
 /// What the maps are to hold.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Compiled {
+pub(in crate::kernel) struct Compiled {
     /// `SERVICES`, with the room.
     pub services: HashMap<ServiceKey, u32>,
     /// `NETWORKS` and `PORTS`.
@@ -68,7 +68,7 @@ fn room(service: &SteeredService) -> u32 {
 }
 
 /// Whether the prefix is one address.
-pub(super) fn is_address(prefix: Prefix) -> bool {
+fn is_address(prefix: Prefix) -> bool {
     prefix.length() == if prefix.ip_version() == 4 { 32 } else { 128 }
 }
 
@@ -98,7 +98,7 @@ impl<'a> Networks<'a> {
 }
 
 /// What the maps are to hold for `services`.
-pub(super) fn compile(services: &[SteeredService]) -> Compiled {
+pub(in crate::kernel) fn compile(services: &[SteeredService]) -> Compiled {
     let mut compiled = Compiled::default();
     let mut networks = Networks::default();
     let mut addresses: HashMap<IpAddr, AnyPort> = HashMap::new();
@@ -202,6 +202,79 @@ fn blocks(first: u16, last: u16, mut each: impl FnMut(u16, u32)) {
         let size = first.trailing_zeros().min((behind - first).ilog2()).min(u16::BITS);
         each(first as u16, u16::BITS - size);
         first += 1 << size;
+    }
+}
+
+/// Content of the maps, with numbers for the networks.
+#[derive(Default)]
+pub(in crate::kernel) struct Wanted {
+    pub services: HashMap<ServiceKey, u32>,
+    pub networks: HashMap<NetworkKey, u32>,
+    pub ports: HashMap<PortKey, u32>,
+}
+
+impl Wanted {
+    /// What the program is told besides.
+    pub fn settings(&self, all: bool) -> Settings {
+        let has_addresses = self.services.keys().any(|key| key.scope == ServiceKey::NETWORK);
+        Settings {
+            steer_all: u32::from(all),
+            networks: if has_addresses { Settings::ADDRESSES } else { 0 }
+                | if self.networks.is_empty() { 0 } else { Settings::PREFIXES },
+        }
+    }
+}
+
+/// The numbers of networks.
+pub(in crate::kernel) struct Numbers {
+    by_network: HashMap<Prefix, u32>,
+    last: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { by_network: HashMap::new(), last: NetworkKey::NOTHING }
+    }
+}
+
+impl Numbers {
+    /// Gives every network its number. One that was used before is not used again: a packet may just be looking for it.
+    pub fn number(&mut self, compiled: Compiled) -> Wanted {
+        let mut wanted = Wanted { services: compiled.services, ..Wanted::default() };
+        if compiled.hides_mapped {
+            // 0.0.0.0/0, if there is one, overwrites it.
+            let mapped = NetworkKey { length: 96, address: map_ipv4([0; 4]) };
+            wanted.networks.insert(mapped, NetworkKey::NOTHING);
+        }
+        for (prefix, of_network) in compiled.networks {
+            let number = *self.by_network.entry(prefix).or_insert_with(|| {
+                self.last += 1;
+                self.last
+            });
+            let (address, length) = prefix.mapped();
+            if is_address(prefix) {
+                let key = ServiceKey { address, port: [0; 2], protocol: 0, scope: ServiceKey::NETWORK };
+                wanted.services.insert(key, number);
+            } else {
+                wanted.networks.insert(NetworkKey { length: length.into(), address }, number);
+            }
+            wanted.ports.extend(of_network.iter().map(|entry| {
+                let key = PortKey {
+                    length: entry.length,
+                    network: number,
+                    protocol: entry.protocol,
+                    scope: entry.scope,
+                    port: entry.port.to_be_bytes(),
+                };
+                (key, entry.room)
+            }));
+        }
+        wanted
+    }
+
+    /// Forgets the networks of all other numbers.
+    pub fn keep_only(&mut self, used: &HashSet<u32>) {
+        self.by_network.retain(|_, number| used.contains(number));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The maps that hold a [`Steering`], and how they get from one to the next.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsFd,
@@ -14,16 +14,14 @@ use aya::{
 };
 use xfwd_ebpf_types::{
     MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_SERVICES, NetworkKey, PortKey, ServiceKey, Settings,
-    map_ipv4,
 };
 
 use super::{
     XdpError, address_key, batch,
-    services::{Compiled, compile, is_address},
+    services::{Numbers, Wanted, compile},
     steering::Steering,
     take_map,
 };
-use crate::stages::filter::Prefix;
 
 /// `SETTINGS`, `SERVICES`, `NETWORKS`, `PORTS` and `HOST_ADDRESSES`.
 pub(super) struct Tables {
@@ -32,9 +30,8 @@ pub(super) struct Tables {
     networks: Table<NetworkKey, u32>,
     ports: Table<PortKey, u32>,
     host_addresses: Table<[u8; 16], u8>,
-    /// Numbers of the networks that are in the maps, so that one that stays keeps its own.
-    numbers: HashMap<Prefix, u32>,
-    last_number: u32,
+    /// Of the networks that are in the maps, so that one that stays keeps its own.
+    numbers: Numbers,
 }
 
 impl Tables {
@@ -47,8 +44,7 @@ impl Tables {
             host_addresses: Table::take(object, "HOST_ADDRESSES", MAX_HOST_ADDRESSES, |key| {
                 address_name(*key)
             })?,
-            numbers: HashMap::new(),
-            last_number: NetworkKey::NOTHING,
+            numbers: Numbers::default(),
         })
     }
 
@@ -57,19 +53,14 @@ impl Tables {
     pub(super) fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
         let host_addresses =
             steering.host_addresses.iter().map(|&address| (address_key(address), 0)).collect();
-        let compiled = compile(&steering.services);
-        let Wanted { services, networks, ports } = self.number(compiled);
-        let has_addresses = services.keys().any(|key| key.scope == ServiceKey::NETWORK);
+        let wanted = self.numbers.number(compile(&steering.services));
+        let settings = wanted.settings(steering.all);
+        let Wanted { services, networks, ports } = wanted;
         // Numbers point at ports.
         self.ports.put(&ports)?;
         self.networks.put(&networks)?;
         self.services.put(&services)?;
         self.host_addresses.put(&host_addresses)?;
-        let settings = Settings {
-            steer_all: u32::from(steering.all),
-            networks: if has_addresses { Settings::ADDRESSES } else { 0 }
-                | if networks.is_empty() { 0 } else { Settings::PREFIXES },
-        };
         self.settings
             .set(0, settings, 0)
             .map_err(|source| XdpError::map("SETTINGS", "element 0".to_owned(), source))?;
@@ -77,52 +68,9 @@ impl Tables {
         self.services.keep_only(&services)?;
         self.networks.keep_only(&networks)?;
         self.ports.keep_only(&ports)?;
-        let used: HashSet<u32> = ports.keys().map(|key| key.network).collect();
-        self.numbers.retain(|_, number| used.contains(number));
+        self.numbers.keep_only(&ports.keys().map(|key| key.network).collect());
         Ok(())
     }
-
-    /// Gives every network its number. One that was used before is not used again: a packet may just be looking for it.
-    fn number(&mut self, compiled: Compiled) -> Wanted {
-        let mut wanted = Wanted { services: compiled.services, ..Wanted::default() };
-        if compiled.hides_mapped {
-            // 0.0.0.0/0, if there is one, overwrites it.
-            let mapped = NetworkKey { length: 96, address: map_ipv4([0; 4]) };
-            wanted.networks.insert(mapped, NetworkKey::NOTHING);
-        }
-        for (prefix, of_network) in compiled.networks {
-            let number = *self.numbers.entry(prefix).or_insert_with(|| {
-                self.last_number += 1;
-                self.last_number
-            });
-            let (address, length) = prefix.mapped();
-            if is_address(prefix) {
-                let key = ServiceKey { address, port: [0; 2], protocol: 0, scope: ServiceKey::NETWORK };
-                wanted.services.insert(key, number);
-            } else {
-                wanted.networks.insert(NetworkKey { length: length.into(), address }, number);
-            }
-            wanted.ports.extend(of_network.iter().map(|entry| {
-                let key = PortKey {
-                    length: entry.length,
-                    network: number,
-                    protocol: entry.protocol,
-                    scope: entry.scope,
-                    port: entry.port.to_be_bytes(),
-                };
-                (key, entry.room)
-            }));
-        }
-        wanted
-    }
-}
-
-/// What the maps are to hold, with numbers.
-#[derive(Default)]
-struct Wanted {
-    services: HashMap<ServiceKey, u32>,
-    networks: HashMap<NetworkKey, u32>,
-    ports: HashMap<PortKey, u32>,
 }
 
 /// A hash map or trie. Nothing else writes to it, so what is in it is known without asking the kernel.
