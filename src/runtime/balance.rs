@@ -270,7 +270,8 @@ impl Balancer {
             move |changes: &[Change]| shared.changed(&control, changes)
         };
         let next_hops = NextHops::start(ports, wanted(plan).collect(), on_change)?;
-        let warnings = plan.nat.as_ref().and_then(shared_ports).into_iter().collect();
+        let warnings =
+            plan.nat.iter().flat_map(|nat| shared_ports(nat).into_iter().chain(foreign(nat))).collect();
         let balancer =
             Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
         balancer.check(plan)?;
@@ -472,6 +473,20 @@ fn shared_ports(nat: &NatSettings) -> Option<String> {
         taken.start(),
         taken.end()
     ))
+}
+
+/// A warning about addresses that nobody may answer ARP for. It is none of an error: they can be routed here.
+fn foreign(nat: &NatSettings) -> Option<String> {
+    let hosts = host_addresses().ok()?;
+    let foreign: Vec<String> =
+        nat.addresses.iter().filter(|address| !hosts.contains(address)).map(ToString::to_string).collect();
+    (!foreign.is_empty()).then(|| {
+        format!(
+            "nat: this host does not have {}: the answers of backends only arrive if they are routed here; \
+             `ip address add` gives an interface the address",
+            foreign.join(" and ")
+        )
+    })
 }
 
 /// Warnings about backends that have no next hop yet.
