@@ -4,6 +4,8 @@ pub mod config;
 pub mod health;
 mod hints;
 pub mod kernel;
+#[cfg(feature = "offline")]
+pub mod offline;
 pub mod packet;
 pub mod pipeline;
 pub mod port;

@@ -235,23 +235,7 @@ impl Balancer {
             return Ok(None);
         }
         let settings = &plan.balance;
-        let nat = plan.nat.as_ref().map(|nat| {
-            nat.check_workers(workers as u32)?;
-            NatPool::new(&nat.addresses, nat.ports.clone(), workers).map_err(StartError::Nat)
-        });
-        let options = BalanceOptions {
-            workers,
-            ports: links.iter().map(|link| MacAddress(link.mac)).collect(),
-            connections: settings.connections as usize,
-            timeouts: Timeouts {
-                syn: settings.syn_timeout,
-                established: settings.established_timeout,
-                closing: settings.closing_timeout,
-                udp: settings.udp_timeout,
-            },
-            answers_per_second: settings.icmp_rate,
-            nat: nat.transpose()?,
-        };
+        let options = options(plan, workers, links.iter().map(|link| MacAddress(link.mac)).collect())?;
         let control = Arc::new(BalanceControl::new(options, services(plan))?);
         let told = Told {
             tunnel_sources: settings.tunnel_sources.clone(),
@@ -393,8 +377,34 @@ fn wanted(plan: &Plan) -> impl Iterator<Item = IpAddr> {
     plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address)
 }
 
+/// What the services of a config share, as the stages of so many workers take it.
+pub(crate) fn options(
+    plan: &Plan,
+    workers: usize,
+    ports: Vec<MacAddress>,
+) -> Result<BalanceOptions, StartError> {
+    let settings = &plan.balance;
+    let nat = plan.nat.as_ref().map(|nat| {
+        nat.check_workers(workers as u32)?;
+        NatPool::new(&nat.addresses, nat.ports.clone(), workers).map_err(StartError::Nat)
+    });
+    Ok(BalanceOptions {
+        workers,
+        ports,
+        connections: settings.connections as usize,
+        timeouts: Timeouts {
+            syn: settings.syn_timeout,
+            established: settings.established_timeout,
+            closing: settings.closing_timeout,
+            udp: settings.udp_timeout,
+        },
+        answers_per_second: settings.icmp_rate,
+        nat: nat.transpose()?,
+    })
+}
+
 /// The services of a config as the stage takes them.
-fn services(plan: &Plan) -> Vec<BalancedService> {
+pub(crate) fn services(plan: &Plan) -> Vec<BalancedService> {
     plan.services.iter().map(balanced).collect()
 }
 

@@ -289,6 +289,11 @@ impl BalanceControl {
         rows
     }
 
+    /// Packets that were sent to one backend so far; `None` when there is no such backend.
+    pub fn packets(&self, service: &str, backend: IpAddr) -> Option<u64> {
+        Some(self.inner().members.find(service, backend)?.sum(|counts| &counts.packets))
+    }
+
     /// What the stages count besides backends, one a worker.
     pub fn stage_counters(&self) -> impl Iterator<Item = &StageCounters> {
         self.workers.iter().map(|side| &*side.counters)
