@@ -24,11 +24,8 @@ use xfwd::stages::balance::way::{
 use xfwd::stages::balance::{BalanceControl, BalanceOptions, BalancedService, Egress, Forward};
 use xfwd::stages::bounce::{Bounce, Layer};
 use xfwd::stages::filter::FilterControl;
+use xfwd::testing::packets;
 use xfwd::worker::{Idle, Worker, WorkerCounters};
-
-#[allow(dead_code, reason = "only whole packets are needed")]
-#[path = "support/packets.rs"]
-mod packets;
 
 thread_local! {
     /// Allocations of this thread.

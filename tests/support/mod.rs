@@ -4,7 +4,8 @@
 pub mod classbench;
 pub mod interpret;
 pub mod kernel_rules;
-pub mod packets;
 pub mod promises;
 pub mod reference;
 pub mod rules;
+
+pub use xfwd::testing::packets;

@@ -158,14 +158,7 @@ mod tests {
     use super::*;
     use crate::packet::{packets, parse};
     use crate::pipeline::{Batch, Span};
-
-    macro_rules! built {
-        ($step:expr, $payload:expr) => {{
-            let (step, mut bytes) = ($step, Vec::new());
-            step.write(&mut bytes, $payload).unwrap();
-            bytes
-        }};
-    }
+    use crate::testing::built;
 
     fn with<R>(bytes: &[u8], len: u32, work: impl FnOnce(&mut Packet<'_>) -> R) -> R {
         let mut buffer = [bytes, &[0xaa; 100]].concat();
