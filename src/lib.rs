@@ -11,6 +11,8 @@ pub mod pipeline;
 pub mod port;
 pub mod runtime;
 pub mod stages;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod words;
 pub mod worker;
 

@@ -26,11 +26,8 @@ use xfwd::stages::balance::{
 };
 use xfwd::stages::bounce::{Bounce, Layer};
 use xfwd::stages::filter::FilterControl;
+use xfwd::testing::packets;
 use xfwd::worker::{Idle, Worker, WorkerCounters};
-
-#[allow(dead_code, reason = "only whole packets are needed")]
-#[path = "support/packets.rs"]
-mod packets;
 
 thread_local! {
     /// Allocations of this thread.
