@@ -26,8 +26,9 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
         count(totals.sent),
         count(totals.lost),
     );
-    for table in
-        [queues(snapshot), causes(snapshot), rules(snapshot), backends(snapshot)].into_iter().flatten()
+    for table in [queues(snapshot), causes(snapshot), rules(snapshot), backends(snapshot), counters(snapshot)]
+        .into_iter()
+        .flatten()
     {
         let _ = write!(text, "\n{table}");
         text.push('\n');
@@ -151,4 +152,14 @@ fn backends(snapshot: &Snapshot) -> Option<Table> {
     }
     numbers_from(&mut table, 2);
     Some(table)
+}
+
+/// What registered stages count.
+fn counters(snapshot: &Snapshot) -> Option<Table> {
+    let mut table = table(&["counter", "number"]);
+    for (name, number) in &snapshot.counters {
+        table.add_row([name.clone(), count(*number)]);
+    }
+    numbers_from(&mut table, 1);
+    (table.row_count() > 0).then_some(table)
 }
