@@ -17,5 +17,22 @@ mod words;
 pub mod worker;
 
 #[cfg(feature = "cli")]
-#[doc(hidden)]
 pub mod cli;
+
+pub use crate::config::{Dataplane, Plan, Registry, Steer};
+pub use crate::kernel::deny::DenyList;
+pub use crate::kernel::xdp::SteeredService;
+pub use crate::packet::{Headers, MacAddress};
+pub use crate::pipeline::{Batch, DropReason, Packet, Pipeline, PortIndex, Stage, Verdict};
+pub use crate::port::xsk::Mode;
+pub use crate::runtime::{Event, RunError, Runner, Running, Snapshot, StartError};
+pub use crate::stages::filter::Rule;
+pub use crate::worker::{Idle, StageCounter, WorkerContext};
+
+/// What a program that has a stage of its own uses: `use xfwd::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Batch, DropReason, Idle, MacAddress, Mode, Packet, Runner, Running, Stage, StageCounter,
+        SteeredService, Verdict, WorkerContext,
+    };
+}

@@ -25,7 +25,7 @@ use xfwd::{
         FramePool, Port, PortError, Received,
         xsk::{self, BoundMode, Mode, OpenRequest, Opened, QueueRequest, XskFrame, XskPort, options},
     },
-    runtime::{self, Options},
+    runtime::{self, Runner},
     worker::{Idle, Worker, WorkerCounters},
 };
 use xfwd_netns::{
@@ -523,9 +523,8 @@ impl Between {
     fn start(&self, only_odd: bool) -> runtime::Running {
         let config = "[dataplane]\nsteer = \"all\"\nring_size = 256\nframes_per_queue = 1024\nhuge_pages = false\n[bounce]\n";
         let plan = xfwd::config::parse("cross", config).unwrap();
-        let interfaces = vec![INTERFACE.to_owned(), "eth1".to_owned()];
-        let options = Options { interfaces, queues: 2, ..Options::default() };
-        self.pair.subject.run(|| runtime::start_with(&options, &plan, |_, _| Cross { only_odd })).unwrap()
+        let runner = Runner::new().dataplane(plan.dataplane).interfaces([INTERFACE, "eth1"]).queues(2);
+        self.pair.subject.run(|| runner.stage(move |_| Cross { only_odd }).start()).unwrap()
     }
 }
 

@@ -27,7 +27,14 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
         count(totals.sent),
         count(totals.lost),
     );
-    let tables = [queues(snapshot), causes(snapshot), rules(snapshot), balance(snapshot), backends(snapshot)];
+    let tables = [
+        queues(snapshot),
+        causes(snapshot),
+        rules(snapshot),
+        balance(snapshot),
+        backends(snapshot),
+        counters(snapshot),
+    ];
     for table in tables.into_iter().flatten() {
         let _ = write!(text, "\n{table}");
         text.push('\n');
@@ -194,4 +201,14 @@ fn backends(snapshot: &Snapshot) -> Option<Table> {
 /// The weight that a backend has for new flows. One without a next hop has its slots of the table.
 fn share(backend: &BackendCounters) -> u64 {
     if matches!(backend.state, "up" | "unreachable") { backend.weight.into() } else { 0 }
+}
+
+/// What registered stages count.
+fn counters(snapshot: &Snapshot) -> Option<Table> {
+    let mut table = table(&["counter", "number"]);
+    for (name, number) in &snapshot.counters {
+        table.add_row([name.clone(), count(*number)]);
+    }
+    numbers_from(&mut table, 1);
+    (table.row_count() > 0).then_some(table)
 }

@@ -15,7 +15,7 @@ use super::output::{count, print, say};
 use super::services::{percent, target};
 use super::summary::table;
 use super::{WRONG_INPUT, check};
-use crate::config::{self, Backend, Plan, Service, StageKind};
+use crate::config::{self, Backend, Plan, Registry, Service, StageKind};
 use crate::packet::FiveTuple;
 use crate::stages::balance::{Affinity, OfVip, choose};
 use crate::stages::filter::Prefix;
@@ -61,8 +61,8 @@ fn protocol(word: &str) -> Result<config::Protocol, String> {
         .ok_or_else(|| "must be `tcp` or `udp`".to_owned())
 }
 
-pub(super) fn which(args: &WhichArgs) -> ExitCode {
-    let plan = match config::load(&args.config) {
+pub(super) fn which(args: &WhichArgs, registry: &Registry) -> ExitCode {
+    let plan = match registry.load(&args.config) {
         Ok(plan) => plan,
         Err(error) => return check::refuse(&error),
     };

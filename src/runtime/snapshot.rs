@@ -1,5 +1,7 @@
 //! Everything that can be counted, at one moment.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::balance_snapshot::BalanceSnapshot;
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub backends: Vec<BackendCounters>,
     /// What is counted of balancing besides backends, if anything is balanced.
     pub balance: Option<BalanceSnapshot>,
+    /// What stages of the caller's own count, by name: see [`WorkerContext::counter`](crate::worker::WorkerContext::counter).
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Sums over all workers.

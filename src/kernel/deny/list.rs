@@ -109,6 +109,11 @@ impl DenyList {
         Self { shared: Arc::new(Shared { queue, queue_full: AtomicU64::new(0), held: Mutex::new(held) }) }
     }
 
+    /// A list that takes effect nowhere: entries are counted, and stay in the queue. For stages that run without a run.
+    pub fn detached() -> Self {
+        Self::new(Held::new(Vec::new()))
+    }
+
     /// Denies a source address from within [`PATIENCE`](super::PATIENCE) on for `ttl`. For stages: takes some
     /// nanoseconds beside a look at the clock, and never blocks, allocates or calls the kernel. `false` when there was no
     /// room in the queue; that is counted.
