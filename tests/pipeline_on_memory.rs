@@ -19,6 +19,7 @@ use xfwd::{
         },
         bounce::{Bounce, Layer},
     },
+    testing::built,
     worker::{Idle, Worker, WorkerCounters, WorkerSnapshot},
 };
 
@@ -43,14 +44,6 @@ const LOST_VIP_4: [u8; 4] = [198, 18, 10, 3];
 const VLAN_VIP_4: [u8; 4] = [198, 18, 10, 4];
 const CLIENT_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const VIP_6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-
-macro_rules! built {
-    ($step:expr, $payload:expr) => {{
-        let (step, mut bytes) = ($step, Vec::new());
-        step.write(&mut bytes, $payload).unwrap();
-        bytes
-    }};
-}
 
 fn service(name: &str, vip: impl Into<IpAddr>, protocol: u8, port: u16, backend: &str) -> BalancedService {
     BalancedService::new(name, vip.into(), protocol, port, Forward::Dsr).with(backend.parse().unwrap(), 1)

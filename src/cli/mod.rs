@@ -10,9 +10,11 @@ mod check;
 mod features;
 mod live;
 mod output;
+mod replay;
 mod run;
 mod services;
 mod summary;
+mod trace;
 mod which;
 
 use std::path::PathBuf;
@@ -50,6 +52,14 @@ enum Command {
     ///
     /// Exit status: 0 when there is a backend, 1 when the flow is of no service. The filter is not asked.
     Which(which::WhichArgs),
+    /// Run a config over a capture, without root or interface: count, and write what would be sent.
+    ///
+    /// The time is that of the capture. Backends count as healthy and on the link, with MAC addresses that are made up from
+    /// theirs. Exit status: 1 also when the capture is damaged; what was before the damage is counted and written.
+    Replay(replay::ReplayArgs),
+    /// Explain packet by packet what a config would do with a capture, and who decides: as text on a terminal, else one JSON
+    /// object a line.
+    Trace(trace::TraceArgs),
     /// What this kernel, and the driver of an interface, can do, and what that means.
     Features {
         /// Interface to ask about.
@@ -109,6 +119,8 @@ pub fn main() -> ExitCode {
             check::check(explain_fields, config.as_deref())
         }
         Cli { command: Some(Command::Which(args)), .. } => which::which(&args),
+        Cli { command: Some(Command::Replay(args)), .. } => replay::replay(&args),
+        Cli { command: Some(Command::Trace(args)), .. } => trace::trace(&args),
         Cli { command: Some(Command::Features { interface, json }), .. } => {
             features::features(interface.as_deref(), json)
         }

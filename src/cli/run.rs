@@ -124,7 +124,10 @@ fn watch(running: &Running, args: &RunArgs, signals: &Signals) {
             break;
         }
         if now >= next {
-            next += LIVE_PERIOD;
+            // A reload may have taken longer.
+            while next <= now {
+                next += LIVE_PERIOD;
+            }
             if !args.quiet {
                 live.show(running.snapshot());
             }

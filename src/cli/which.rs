@@ -27,10 +27,10 @@ pub(super) struct WhichArgs {
     #[arg(long, value_name = "tcp|udp", value_parser = protocol, required_unless_present = "shares")]
     proto: Option<config::Protocol>,
     /// Address and port of the client, such as `198.18.1.7:40000` or `[2001:db8::7]:40000`.
-    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "shares")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint, required_unless_present = "shares")]
     src: Option<SocketAddr>,
     /// Address and port that the client sends to.
-    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "shares")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint, required_unless_present = "shares")]
     dst: Option<SocketAddr>,
     /// Say for every backend which share of its service's table it has.
     #[arg(long, conflicts_with_all = ["proto", "src", "dst"])]
@@ -44,6 +44,13 @@ pub(super) struct WhichArgs {
     /// The config.
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
+}
+
+/// An address and a port.
+fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "must be an address and a port, such as `198.18.1.7:40000` or `[2001:db8::7]:40000`".to_owned()
+    })
 }
 
 fn protocol(word: &str) -> Result<config::Protocol, String> {

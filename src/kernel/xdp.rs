@@ -37,6 +37,7 @@ use aya::{
 };
 use xfwd_ebpf_types::{Cause, MAX_QUEUES};
 
+pub(in crate::kernel) use self::services::{Numbers, Wanted, compile};
 use self::{attachment::Attachment, error::is_refused, filter::FilterMaps, tables::Tables};
 pub use self::{
     attachment::XdpMode,
@@ -48,7 +49,6 @@ pub use self::{
     steering::{SteeredKind, SteeredService, Steering, address_key, service_key},
     test_run::XdpAction,
 };
-pub(in crate::kernel) use self::services::{Numbers, Wanted, compile};
 use super::filter::KernelPlan;
 
 /// The object that `scripts/build-ebpf` builds.

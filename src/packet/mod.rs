@@ -38,8 +38,7 @@ pub use udp::Udp;
 pub use xfwd_ebpf_types::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
 
 #[cfg(test)]
-#[path = "../../tests/support/packets.rs"]
-pub(crate) mod packets;
+pub(crate) use crate::testing::packets;
 
 /// A view was asked for over fewer bytes than its header has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

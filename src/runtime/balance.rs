@@ -235,23 +235,7 @@ impl Balancer {
             return Ok(None);
         }
         let settings = &plan.balance;
-        let nat = plan.nat.as_ref().map(|nat| {
-            nat.check_workers(workers as u32)?;
-            NatPool::new(&nat.addresses, nat.ports.clone(), workers).map_err(StartError::Nat)
-        });
-        let options = BalanceOptions {
-            workers,
-            ports: links.iter().map(|link| MacAddress(link.mac)).collect(),
-            connections: settings.connections as usize,
-            timeouts: Timeouts {
-                syn: settings.syn_timeout,
-                established: settings.established_timeout,
-                closing: settings.closing_timeout,
-                udp: settings.udp_timeout,
-            },
-            answers_per_second: settings.icmp_rate,
-            nat: nat.transpose()?,
-        };
+        let options = options(plan, workers, links.iter().map(|link| MacAddress(link.mac)).collect())?;
         let control = Arc::new(BalanceControl::new(options, services(plan))?);
         let told = Told {
             tunnel_sources: settings.tunnel_sources.clone(),
@@ -270,7 +254,8 @@ impl Balancer {
             move |changes: &[Change]| shared.changed(&control, changes)
         };
         let next_hops = NextHops::start(ports, wanted(plan).collect(), on_change)?;
-        let warnings = plan.nat.as_ref().and_then(shared_ports).into_iter().collect();
+        let warnings =
+            plan.nat.iter().flat_map(|nat| shared_ports(nat).into_iter().chain(foreign(nat))).collect();
         let balancer =
             Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
         balancer.check(plan)?;
@@ -392,8 +377,34 @@ fn wanted(plan: &Plan) -> impl Iterator<Item = IpAddr> {
     plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address)
 }
 
+/// What the services of a config share, as the stages of so many workers take it.
+pub(crate) fn options(
+    plan: &Plan,
+    workers: usize,
+    ports: Vec<MacAddress>,
+) -> Result<BalanceOptions, StartError> {
+    let settings = &plan.balance;
+    let nat = plan.nat.as_ref().map(|nat| {
+        nat.check_workers(workers as u32)?;
+        NatPool::new(&nat.addresses, nat.ports.clone(), workers).map_err(StartError::Nat)
+    });
+    Ok(BalanceOptions {
+        workers,
+        ports,
+        connections: settings.connections as usize,
+        timeouts: Timeouts {
+            syn: settings.syn_timeout,
+            established: settings.established_timeout,
+            closing: settings.closing_timeout,
+            udp: settings.udp_timeout,
+        },
+        answers_per_second: settings.icmp_rate,
+        nat: nat.transpose()?,
+    })
+}
+
 /// The services of a config as the stage takes them.
-fn services(plan: &Plan) -> Vec<BalancedService> {
+pub(crate) fn services(plan: &Plan) -> Vec<BalancedService> {
     plan.services.iter().map(balanced).collect()
 }
 
@@ -472,6 +483,20 @@ fn shared_ports(nat: &NatSettings) -> Option<String> {
         taken.start(),
         taken.end()
     ))
+}
+
+/// A warning about addresses that nobody may answer ARP for. It is none of an error: they can be routed here.
+fn foreign(nat: &NatSettings) -> Option<String> {
+    let hosts = host_addresses().ok()?;
+    let foreign: Vec<String> =
+        nat.addresses.iter().filter(|address| !hosts.contains(address)).map(ToString::to_string).collect();
+    (!foreign.is_empty()).then(|| {
+        format!(
+            "nat: this host does not have {}: the answers of backends only arrive if they are routed here; \
+             `ip address add` gives an interface the address",
+            foreign.join(" and ")
+        )
+    })
 }
 
 /// Warnings about backends that have no next hop yet.

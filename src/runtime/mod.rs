@@ -24,10 +24,14 @@ mod running;
 mod snapshot;
 mod start;
 
+#[cfg(feature = "offline")]
+pub(crate) use balance::{options as balance_options, services as balanced_services};
 pub use balance_snapshot::{Answers, BalanceSnapshot, Connections, Fragments, Nat};
 pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
 pub use plan::kernel_plan;
+#[cfg(feature = "offline")]
+pub(crate) use plan::{filter as filter_control, steering};
 pub use reload::ReloadError;
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};

@@ -15,7 +15,7 @@ use crate::stages::bounce::Bounce;
 use crate::stages::filter::{FilterControl, Prefix};
 
 /// What the XDP program is told to take out of the kernel.
-pub(super) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
+pub(crate) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
     let all = plan.dataplane.steer == Steer::All;
     let balanced = plan.stages.contains(&StageKind::Balance);
     let services = plan.services.iter().filter(|_| balanced);
@@ -82,7 +82,7 @@ pub fn kernel_plan(plan: &Plan) -> Result<KernelPlan, PlanError> {
 }
 
 /// The rules, compiled for the workers; they count only those that the XDP program does not.
-pub(super) fn filter(plan: &Plan, kernel: &KernelPlan) -> Option<FilterControl> {
+pub(crate) fn filter(plan: &Plan, kernel: &KernelPlan) -> Option<FilterControl> {
     plan.stages.contains(&StageKind::Filter).then(|| {
         let counted = kernel.places.iter().map(Place::is_worker).collect();
         FilterControl::counting(plan.filter.clone(), counted)

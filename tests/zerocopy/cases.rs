@@ -114,6 +114,17 @@ pub const CASES: &[Case] = &[
     },
 ];
 
+/// To backends in a VLAN of the machine, which veth has not everywhere: [`VLAN`] is set up by the machine only.
+pub const TO_A_VLAN: Case = Case {
+    name: "vlan",
+    config: || balance("dsr").replace("198.18.0.1", "198.19.0.1"),
+    frames: || frames_up_to(LONGEST - 4, packet_to_service),
+    check: tagged,
+    fate: |_, _| (Fate::Answered, Vec::new()),
+};
+/// The VLAN of [`TO_A_VLAN`], and the addresses of its backends, in the order of [`BACKENDS`].
+pub const VLAN: (u8, [&str; 3]) = (5, ["198.19.0.11", "198.19.0.12", "198.19.0.13"]);
+
 impl Case {
     pub fn config(&self, mode: Mode) -> String {
         (self.config)().replace("[dataplane]", &format!("[dataplane]\nmode = \"{}\"", mode.name()))
@@ -359,6 +370,12 @@ fn tunnelled(sent: &[u8], answer: &[u8], protocol: IpNumber) -> Result<(), Strin
     header.write(&mut expected).map_err(|error| error.to_string())?;
     expected.extend(rest);
     same(&expected, inner)
+}
+
+/// As [`balanced`], with the tag of [`VLAN`].
+fn tagged(sent: &[u8], answer: &[u8]) -> Result<(), String> {
+    same(&[0x81, 0, 0, VLAN.0], answer.get(12..16).unwrap_or_default())?;
+    balanced(sent, &[&answer[..12], &answer[16..]].concat())
 }
 
 fn same(expected: &[u8], answer: &[u8]) -> Result<(), String> {

@@ -454,6 +454,16 @@ error: service `web` cannot be checked through its path
    |
    = help: use `through = "address"`, which is the default"#;
 
+    health_through_a_path_of_another_version: service("web", "198.18.10.1", "80", "forward = \"ipip\"").replace("198.18.0.11", "2001:db8::11")
+        + "[service.health]\ntype = \"tcp\"\nthrough = \"path\"\n", r#"
+error: service `web` cannot be checked through its path
+  --> lb.toml:11:11
+   |
+11 | through = "path"
+   |           ^^^^^^ a backend is of another IP version than the VIP
+   |
+   = help: use `through = "address"`, which is the default"#;
+
     health_through_a_path_of_udp: health("type = \"tcp\"\nthrough = \"path\"\n").replace("\"tcp\"\nport", "\"udp\"\nport"), r#"
 error: service `web` cannot be checked through its path
   --> lb.toml:11:11

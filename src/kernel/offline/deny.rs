@@ -59,7 +59,9 @@ impl Denied {
         if self.flows.is_empty() {
             return false;
         }
-        let (Some((src_port, dst_port)), Some(protocol)) = (facts.ports, facts.protocol) else { return false };
+        let (Some((src_port, dst_port)), Some(protocol)) = (facts.ports, facts.protocol) else {
+            return false;
+        };
         let flow = (facts.ip_version, facts.src, src_port, facts.dst, dst_port, protocol);
         self.flows.get(&flow).is_some_and(|end| at < *end)
     }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 use xfwd_ebpf_types::{
-    Cause, MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_SERVICES, NetworkKey, PortKey, ServiceKey, Settings,
-    map_ipv4,
+    Cause, MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_SERVICES, NetworkKey, PortKey, ServiceKey,
+    Settings, map_ipv4,
 };
 
 use super::lpm::Lpm;
@@ -47,7 +47,8 @@ impl Steered {
                 return Err(XdpError::MapFull { map, wanted, capacity });
             }
         }
-        let network = |(key, number): (NetworkKey, u32)| (u128::from_be_bytes(key.address), key.length as u8, number);
+        let network =
+            |(key, number): (NetworkKey, u32)| (u128::from_be_bytes(key.address), key.length as u8, number);
         let port = |(key, room): (PortKey, u32)| {
             let bits = port_bits(key.network, key.protocol, key.scope, u16::from_be_bytes(key.port));
             (bits, key.length as u8, room)
@@ -179,9 +180,7 @@ fn is_tcp_or_udp(headers: &Headers) -> bool {
 
 /// Only what the parser took for an ICMPv6 header has a type.
 pub(super) fn is_neighbour_discovery(headers: &Headers) -> bool {
-    headers.ip_version == 6
-        && headers.protocol == ICMPV6
-        && NEIGHBOUR_DISCOVERY.contains(&headers.icmp_type)
+    headers.ip_version == 6 && headers.protocol == ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&headers.icmp_type)
 }
 
 /// Destination address of an IP packet, as the maps hold it.

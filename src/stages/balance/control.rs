@@ -289,6 +289,11 @@ impl BalanceControl {
         rows
     }
 
+    /// Packets that were sent to one backend so far; `None` when there is no such backend.
+    pub fn packets(&self, service: &str, backend: IpAddr) -> Option<u64> {
+        Some(self.inner().members.find(service, backend)?.sum(|counts| &counts.packets))
+    }
+
     /// What the stages count besides backends, one a worker.
     pub fn stage_counters(&self) -> impl Iterator<Item = &StageCounters> {
         self.workers.iter().map(|side| &*side.counters)
@@ -498,4 +503,111 @@ fn slow_start(time: Option<Duration>, since: Option<Instant>, now: Instant) -> u
     let (Some(time), Some(since)) = (time, since) else { return 100 };
     let passed = now.saturating_duration_since(since).as_secs_f64() / time.as_secs_f64().max(1e-9);
     ((passed * 10.0) as u32 + 1).min(10) * 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connections::Event;
+    use super::super::state::MemberRef;
+    use super::*;
+    use crate::pipeline::Stage;
+
+    fn services(backends: u8) -> Vec<BalancedService> {
+        let service = BalancedService::new("web", [198, 18, 10, 1].into(), 6, 80, Forward::Dsr);
+        let service = BalancedService { table_size: 251, ..service };
+        vec![(1..=backends).fold(service, |service, last| service.with([198, 18, 0, last].into(), 1))]
+    }
+
+    fn control(workers: usize) -> BalanceControl {
+        let options = BalanceOptions { connections: 8, ..BalanceOptions::new(workers, Vec::new()) };
+        BalanceControl::new(options, services(2)).unwrap()
+    }
+
+    #[test]
+    fn a_slow_start_takes_ten_steps() {
+        let (start, time) = (Instant::now(), Some(Duration::from_secs(30)));
+        let at = |millis| slow_start(time, Some(start), start + Duration::from_millis(millis));
+        assert_eq!(
+            [at(0), at(2_999), at(3_000), at(26_999), at(27_000), at(99_000)],
+            [10, 10, 20, 90, 100, 100]
+        );
+        assert_eq!((slow_start(None, Some(start), start), slow_start(time, None, start)), (100, 100));
+    }
+
+    #[test]
+    fn a_stage_sees_the_last_of_several_states_and_gives_back_each_that_it_had() {
+        let control = control(1);
+        let mut stage = control.stage(0);
+        for last in 3..100 {
+            control.set_services(services(last)).unwrap();
+            control.set_services(services(last + 1)).unwrap();
+            stage.housekeeping();
+            assert_eq!(stage.state.members.len(), usize::from(last) + 1);
+            assert!(control.workers[0].mailbox.used.len() <= 1, "there is always room for the next");
+        }
+        control.tick(Instant::now());
+        assert!(control.workers[0].mailbox.used.is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_takes_nothing_holds_up_nobody() {
+        let control = control(2);
+        let (mut one, mut other) = (control.stage(0), control.stage(1));
+        for last in 3..20 {
+            control.set_services(services(last)).unwrap();
+            one.housekeeping();
+        }
+        assert_eq!((one.state.members.len(), other.state.members.len()), (19, 2));
+        other.housekeeping();
+        assert_eq!(other.state.members.len(), 19);
+    }
+
+    #[test]
+    fn services_without_a_table_change_nothing() {
+        let control = control(1);
+        let mut stage = control.stage(0);
+        let [mut wrong] = <[BalancedService; 1]>::try_from(services(2)).unwrap();
+        wrong.table_size = 250;
+        let error = control.set_services(vec![wrong]).unwrap_err();
+        assert_eq!(error.service, "web");
+        stage.housekeeping();
+        assert_eq!(control.counters().len(), 2);
+        assert_eq!(stage.state.services.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_published_when_nothing_has_changed() {
+        let control = control(1);
+        let address = IpAddr::from([198, 18, 0, 1]);
+        control.set_health([("web", address, true), ("nobody", address, false)]);
+        control.set_egress([(address, None)]);
+        control.tick(Instant::now());
+        assert!(control.workers[0].mailbox.news.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_gone_frees_the_slots_of_its_backends() {
+        let control = control(1);
+        let mut stage = control.stage(0);
+        let before = stage.state.name(0);
+        control.set_services(Vec::new()).unwrap();
+        control.set_services(services(1)).unwrap();
+        stage.housekeeping();
+        assert_eq!(stage.state.keeper(before), None);
+        assert_eq!(stage.state.name(0), MemberRef::new(0, before.generation() + 1));
+    }
+
+    #[test]
+    fn what_has_expired_is_swept_without_packets() {
+        let timeouts = Timeouts { syn: Duration::from_millis(20), ..Timeouts::default() };
+        let options = BalanceOptions { connections: 8, timeouts, ..BalanceOptions::new(1, Vec::new()) };
+        let control = BalanceControl::new(options, services(2)).unwrap();
+        let mut stage = control.stage(0);
+        stage.connections.insert(7, 0, stage.now, Event::Syn);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !stage.connections.is_empty() {
+            assert!(Instant::now() < deadline, "turns without packets see no time pass");
+            stage.housekeeping();
+        }
+    }
 }

@@ -181,3 +181,68 @@ impl Index<u32> for Members {
 fn counts(workers: usize) -> Arc<[CachePadded<MemberCounts>]> {
     (0..workers).map(|_| CachePadded::default()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(last: u8) -> BalancedBackend {
+        BalancedBackend { address: [198, 18, 0, last].into(), port: None, weight: 1, state: BackendState::Up }
+    }
+
+    #[test]
+    fn a_slot_stays_with_its_backend_until_that_is_removed() {
+        let mut members = Members::new(1);
+        let slots: Vec<u32> = (1..4).map(|last| members.set("web", &backend(last), None)).collect();
+        assert_eq!(slots, [0, 1, 2]);
+        assert_eq!(members.set("dns", &backend(1), None), 3, "the same address in another service");
+        members.leave(1);
+        assert_eq!(members.set("web", &backend(2), None), 1);
+        assert!(members[1].gets_flows());
+        members.remove(1);
+        assert!(members.find("web", backend(2).address).is_none());
+        assert!(!members.addresses().contains(&backend(2).address));
+    }
+
+    #[test]
+    fn a_free_slot_is_used_again_last_and_by_another_generation() {
+        let mut members = Members::new(1);
+        (1..4).for_each(|last| _ = members.set("web", &backend(last), None));
+        members.remove(2);
+        members.remove(0);
+        assert_eq!((members.set("web", &backend(7), None), members.set("web", &backend(8), None)), (2, 0));
+        let generations: Vec<u8> = members.states().iter().map(|state| state.generation).collect();
+        assert_eq!(generations, [1, 0, 1]);
+    }
+
+    #[test]
+    fn quiet_is_no_packet_for_so_long() {
+        let mut members = Members::new(2);
+        let (slot, start, quiet) =
+            (members.set("web", &backend(1), None), Instant::now(), Duration::from_secs(10));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!members.is_quiet(slot, at(0), quiet) && !members.is_quiet(slot, at(9), quiet));
+        // Whichever worker has sent it.
+        members.states()[slot as usize].counts[1].sent(60);
+        assert!(!members.is_quiet(slot, at(10), quiet) && !members.is_quiet(slot, at(19), quiet));
+        assert!(members.is_quiet(slot, at(20), quiet));
+    }
+
+    #[test]
+    fn what_gets_no_flows_comes_back_when_it_is_set_again() {
+        let (mut members, now) = (Members::new(1), Some(Instant::now()));
+        let set = |members: &mut Members, backend: &BalancedBackend| members.set("web", backend, now);
+        for gone in [
+            BalancedBackend { weight: 0, ..backend(1) },
+            BalancedBackend { state: BackendState::Drain, ..backend(1) },
+        ] {
+            let slot = members.set("web", &gone, None);
+            set(&mut members, &backend(1));
+            assert_eq!(members[slot].back_since, now);
+            members.remove(slot);
+        }
+        let slot = members.set("web", &backend(1), None);
+        set(&mut members, &backend(1));
+        assert_eq!(members[slot].back_since, None, "it was there all the time");
+    }
+}

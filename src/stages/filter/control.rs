@@ -98,6 +98,15 @@ impl FilterControl {
         Filter::new(Arc::clone(&self.compiled), counts)
     }
 
+    /// Packets that one rule, by its place in the list, acted on so far.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such rule.
+    pub fn packets(&self, rule: usize) -> u64 {
+        self.workers.iter().map(|worker| worker.0[rule].packets.get()).sum()
+    }
+
     /// What each rule did so far, in the order of the list.
     pub fn counters(&self) -> Vec<RuleCounters> {
         let sum = |index: usize, of: fn(&Counts) -> &Counter| {

@@ -63,7 +63,7 @@ impl Balancer {
         command.args(["--iface", INTERFACE, "--queues", &queues.to_string(), "--quiet", "--json"]);
         let process = site.balancer.spawn(command.arg(&config.0))?;
         let mut balancer = Self { process, config, shown: 0 };
-        let started = balancer.process.wait_for("leaves the kernel", START_PATIENCE);
+        let started = balancer.process.wait_for("goes to the host's network stack\n", START_PATIENCE);
         balancer.show();
         started.context("xfwd did not start")?;
         Ok(balancer)
