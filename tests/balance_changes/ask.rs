@@ -72,7 +72,10 @@ pub fn udp(host: &Namespace, to: SocketAddr, bytes: usize, patience: Duration) -
     let question: Vec<u8> = (0..bytes).map(|index| b'a' + (index % 26) as u8).collect();
     socket.send(&question)?;
     let mut buffer = vec![0; 65_535];
-    let length = socket.recv(&mut buffer)?;
+    // A wait that a suspension of the whole machine interrupts is not restarted by the kernel.
+    let received = std::iter::repeat_with(|| socket.recv(&mut buffer))
+        .find(|received| !matches!(received, Err(error) if error.kind() == io::ErrorKind::Interrupted));
+    let length = received.unwrap_or_else(|| Err(io::ErrorKind::Interrupted.into()))?;
     let answer = &buffer[..length];
     match answer.iter().position(|byte| *byte == b'\n') {
         Some(end) if answer[end + 1..] == question => Ok(String::from_utf8_lossy(&answer[..end]).into()),

@@ -21,12 +21,12 @@ fn backends_come_and_go(way: Way, family: Family) {
         assert!(took < 1_000, "{what}: {took} ms");
         let flows = lines.iter().filter(|line| line.state == "up" && line.weight > 0);
         let weights: Vec<_> = flows.map(|line| (line.index, line.weight)).collect();
-        ask::many(&site.client, site.at(ECHO), 150).assert_shares(&weights, what);
+        ask::many(&site.client, site.at(ECHO), 100).assert_shares(&weights, what);
     };
     let drained = |index| Line { state: "drain", ..up(index) };
     let heavy = |index| Line { weight: 4, ..up(index) };
 
-    ask::many(&site.client, site.at(ECHO), 150).assert_shares(&[(0, 1), (1, 1), (2, 1)], "at first");
+    ask::many(&site.client, site.at(ECHO), 100).assert_shares(&[(0, 1), (1, 1), (2, 1)], "at first");
     change("4 is added", &[up(0), up(1), up(2), up(3)]);
     let second = hold(&site.client, site.at(ECHO), 40);
     change("1 is drained", &[drained(0), up(1), up(2), up(3)]);

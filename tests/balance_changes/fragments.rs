@@ -11,7 +11,7 @@ use crate::{
     site::{ECHO, Family, Site, Way, up},
 };
 
-const DATAGRAMS: usize = 50;
+const DATAGRAMS: usize = 32;
 
 fn large_datagrams_are_answered(way: Way, family: Family) {
     lab_or_skip!();

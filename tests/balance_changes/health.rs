@@ -79,7 +79,7 @@ fn a_dead_backend_is_left_out(way: Way, family: Family, kind: &str, more: &str, 
     let xfwd = site.start(&config);
     let what = format!("{way:?} {family:?} {kind}");
     let weights = [(0, 1), (1, 1), (2, 1)];
-    ask::many(&site.client, site.at(ECHO), 60).assert_shares(&weights, &what);
+    ask::many(&site.client, site.at(ECHO), 45).assert_shares(&weights, &what);
     assert!(!xfwd.said().contains("not healthy"), "{}", xfwd.said());
     let held = hold(&site.client, site.at(ECHO), 30);
 
@@ -103,12 +103,12 @@ fn a_dead_backend_is_left_out(way: Way, family: Family, kind: &str, more: &str, 
     println!("{what}: told after {took:?}, last failure of a new flow at {last_failure:?}");
     assert!(took <= INTERVAL * FALL + TIMEOUT + SLACK, "{what}: {took:?}");
     wait_told(&xfwd, mark, &SERVICES, address, "not healthy: it gets no flows", death.down);
-    ask::many(&site.client, site.at(ECHO), 60).assert_shares(&[(0, 1), (2, 1)], &what);
+    ask::many(&site.client, site.at(ECHO), 45).assert_shares(&[(0, 1), (2, 1)], &what);
 
     let mark = xfwd.said().len();
     (death.revive)(&mut site);
     wait_told(&xfwd, mark, &SERVICES, address, "healthy", death.up);
-    ask::many(&site.client, site.at(ECHO), 60).assert_shares(&weights, &what);
+    ask::many(&site.client, site.at(ECHO), 45).assert_shares(&weights, &what);
 
     // Those of the others are untouched.
     let held = held.stop().unwrap();
@@ -205,11 +205,11 @@ fn a_backend_that_is_not_healthy_is_taken_to_be_when_the_check_is_removed() {
     wait_told(&xfwd, 0, &SERVICES, address, "not healthy: it gets no flows", &["connection refused"]);
     // A reload that has nothing to do with it changes nothing, nor does it wait for the next checks.
     reload(&xfwd, &site.config(&[up(0), up(1), Line { weight: 2, ..up(2) }], &health("tcp", "")));
-    ask::many(&site.client, site.at(ECHO), 60).assert_shares(&[(0, 1), (2, 2)], "still not healthy");
+    ask::many(&site.client, site.at(ECHO), 45).assert_shares(&[(0, 1), (2, 2)], "still not healthy");
 
     site.serve(VICTIM);
     reload(&xfwd, &site.config(&all(), ""));
-    ask::many(&site.client, site.at(ECHO), 60).assert_shares(&[(0, 1), (1, 1), (2, 1)], "without checks");
+    ask::many(&site.client, site.at(ECHO), 45).assert_shares(&[(0, 1), (1, 1), (2, 1)], "without checks");
 }
 
 /// The kernel takes the nearest address, which an IPv6 VIP of 128 bits easily is.

@@ -68,7 +68,7 @@ fn the_client_learns_the_mtu(family: Family, inner_mtu: u32) {
     let (answered, text) = ping();
     assert!(answered, "{text}");
 
-    for _ in 0..4 {
+    for _ in 0..3 {
         let begun = Instant::now();
         let mut stream = ask::connect(&site.client, ask::fresh_port(), to, PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
