@@ -174,6 +174,8 @@ fn port_name(key: &PortKey) -> String {
 
 #[cfg(test)]
 mod tests {
+    use xfwd_ebpf_types::map_ipv4;
+
     use super::*;
     use crate::kernel::xdp::service_key;
 
