@@ -499,7 +499,35 @@ impl Stage for Report {
     }
 }
 
-/// Packets of several frames, so that a new one is made in frames that have said that more follow.
+#[test]
+fn a_frame_that_said_that_more_follow_carries_a_new_packet_alone() {
+    lab_or_skip!();
+    let request = OpenRequest { multi_buffer: true, ..request(256, 1_024) };
+    let cable = VethOptions { mtu: 9_000, ..VethOptions::default() };
+    let mut rig = Rig::with(&request, &with_room(SERVICE), &cable);
+    let mac = rig.pair.subject.mac(INTERFACE).unwrap();
+    rig.pair.generator.neighbour(INTERFACE, ELSEWHERE.into(), mac).unwrap();
+    let capture = rig.pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
+    let socket = rig.pair.generator.run(|| UdpSocket::bind((host_v4(Pair::GENERATOR), 40_000))).unwrap();
+    socket.send_to(&[7; 8_900], (ELSEWHERE, SERVICE)).unwrap();
+    let (mut received, mut frames) = (Received::default(), Vec::new());
+    wait_until(|| {
+        rig.port.receive(&mut received);
+        received.len() == 1
+    });
+    received.drain(|_, frame, _| frames.push(frame));
+    let mut first = frames.remove(0);
+    assert!(!frames.is_empty());
+    rig.port.buffer(&mut first).0[..60].fill(0);
+    rig.port.buffer(&mut first).0[..14].copy_from_slice(&outer_header()[..14]);
+    rig.port.place_new(&mut first, Span { start: 0, end: 60 });
+    rig.backlog.push_back(first);
+    frames.into_iter().for_each(|frame| rig.pool.put(frame));
+    rig.transmit().unwrap();
+    assert_eq!(next_sent(&capture), [&outer_header()[..14], &[0; 46]].concat());
+    rig.complete();
+}
+
 #[test]
 fn new_packets_are_sent_from_frames_of_dropped_ones() {
     lab_or_skip!();
