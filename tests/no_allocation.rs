@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nix::sys::resource::{UsageWho, getrusage};
 use xfwd::config;
 use xfwd::packet::{FiveTuple, MacAddress};
-use xfwd::pipeline::{BATCH_SIZE, Batch, Span, Stage, Verdict};
+use xfwd::pipeline::{BATCH_SIZE, Batch, MAX_ORIGINATED, Span, Stage, Verdict};
 use xfwd::port::memory::MemoryPort;
 use xfwd::stages::balance::answer::{self, IcmpError};
 use xfwd::stages::balance::connections::{ConnectionTable, Event, Insertion, Tick, Timeouts};
@@ -121,6 +121,57 @@ fn the_way_of_a_packet_allocates_nothing() {
     let counts = counters.snapshot();
     assert_eq!(counts.rx_packets, 200 * BATCH_SIZE as u64);
     assert!(counts.bounced > 1_000 && counts.dropped_total() > 1_000, "all ways are taken: {counts:?}");
+    assert_eq!(allocated, 0);
+}
+
+/// Answers datagrams, tags other packets, and reports each on a packet of its own.
+struct Editing;
+
+impl Stage for Editing {
+    fn name(&self) -> &str {
+        "editing"
+    }
+    fn originates(&self) -> usize {
+        MAX_ORIGINATED
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        for index in batch.undecided() {
+            let packet = batch.packet_mut(index);
+            packet.set_mark(1);
+            let edited = packet.set_source([192, 0, 2, 1].into()).is_ok() | packet.set_source_port(7).is_ok();
+            let verdict = if packet.reply_udp(b"answer").is_ok() || packet.push_vlan(7).is_ok() || edited {
+                Verdict::Bounce
+            } else {
+                Verdict::Continue
+            };
+            batch.decide(index, verdict);
+            if let Some(report) = batch.allocate(60, Verdict::Bounce) {
+                report.bytes_mut()[0] = index as u8;
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_edits_and_packets_of_a_stage_s_own_allocate_nothing() {
+    let counters = Arc::<WorkerCounters>::default();
+    let pool = MemoryPort::frames(12 * BATCH_SIZE, 2_048);
+    let ports = vec![MemoryPort::new(4 * BATCH_SIZE)];
+    let mut worker = Worker::new(ports, pool, Editing, Idle::Busy, Arc::clone(&counters));
+    worker.turn().unwrap();
+    let mut allocated = 0;
+    for round in 0..200 {
+        for seed in 0..MAX_ORIGINATED as u64 {
+            worker.ports_mut()[0].inject(&packets::well_formed(round * 100 + seed));
+        }
+        let before = COUNT.with(Cell::get);
+        worker.turn().unwrap();
+        allocated += COUNT.with(Cell::get) - before;
+        worker.ports_mut()[0].drain_tx(usize::MAX);
+        worker.ports_mut()[0].take_sent();
+    }
+    worker.check_frames().unwrap();
+    assert_eq!(counters.snapshot().originated, 200 * MAX_ORIGINATED as u64);
     assert_eq!(allocated, 0);
 }
 

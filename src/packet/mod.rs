@@ -43,6 +43,7 @@ pub(crate) use crate::testing::packets;
 /// A view was asked for over fewer bytes than its header has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{have} bytes are too short for {header}, which needs {need}")]
+#[non_exhaustive]
 pub struct Truncated {
     /// Name of the header, such as `an IPv4 header`.
     pub header: &'static str,

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn checksums_that_followed_are_those_that_would_be_computed_anew() {
         let mut edited = [0; 4];
-        for seed in 0..6_000 {
+        for seed in packets::seeds(6_000) {
             let mut bytes = right(seed);
             let (mut expected, mut whole) = (Vec::new(), false);
             with(&mut bytes, |packet| {
@@ -306,12 +306,12 @@ mod tests {
                 assert_eq!(bytes, expected, "seed {seed}");
             }
         }
-        assert!(edited.iter().all(|count| *count > 1_000), "{edited:?}");
+        assert!(cfg!(miri) || edited.iter().all(|count| *count > 1_000), "{edited:?}");
     }
 
     #[test]
     fn what_is_malformed_or_of_the_other_version_is_left_alone() {
-        for seed in 0..3_000 {
+        for seed in packets::seeds(3_000) {
             let bytes = packets::packet(seed);
             let mut after = bytes.clone();
             with(&mut after, |packet| {
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn turned_around_twice_a_packet_is_as_it_was() {
         let mut turned = 0;
-        for seed in 0..3_000 {
+        for seed in packets::seeds(3_000) {
             let before = packets::well_formed(seed);
             let mut bytes = before.clone();
             with(&mut bytes, |packet| {
@@ -345,6 +345,6 @@ mod tests {
             });
             assert_eq!(bytes, before);
         }
-        assert!(turned > 200, "{turned}");
+        assert!(cfg!(miri) || turned > 200, "{turned}");
     }
 }

@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_resized_packet_of_any_kind_is_well_formed() {
         let mut resized = 0;
-        for seed in 0..3_000 {
+        for seed in packets::seeds(3_000) {
             let bytes = packets::well_formed(seed);
             with(&bytes, bytes.len() as u32, |packet| {
                 if packet.resize_payload(seed as usize % 90).is_ok() {
@@ -256,6 +256,6 @@ mod tests {
                 }
             });
         }
-        assert!(resized > 1_000, "{resized}");
+        assert!(cfg!(miri) || resized > 1_000, "{resized}");
     }
 }

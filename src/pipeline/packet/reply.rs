@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn whatever_comes_is_answered_well_formed_or_left_as_it_was() {
         let mut answered = 0;
-        for seed in 0..20_000 {
+        for seed in packets::seeds(20_000) {
             let bytes = packets::packet(seed);
             let (result, after) = replied(&bytes, b"an answer");
             match result {
@@ -177,6 +177,6 @@ mod tests {
                 Err(_) => assert_eq!(after, bytes, "seed {seed}"),
             }
         }
-        assert!(answered > 100, "{answered}");
+        assert!(cfg!(miri) || answered > 100, "{answered}");
     }
 }

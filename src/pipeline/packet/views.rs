@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn views_are_there_exactly_for_the_headers_that_etherparse_finds() {
         let mut seen = [0; 5];
-        for seed in 0..5_000 {
+        for seed in packets::seeds(5_000) {
             let bytes = packets::well_formed(seed);
             let headers = parse(&bytes, bytes.len());
             // Where the rules of both differ (IPv6 chains, odd protocols) nothing is compared.
@@ -137,7 +137,7 @@ mod tests {
                 }
             });
         }
-        assert!(seen.iter().all(|count| *count > 100), "{seen:?}");
+        assert!(cfg!(miri) || seen.iter().all(|count| *count > 100), "{seen:?}");
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn offsets_that_are_out_of_date_never_reach_outside_of_the_packet() {
-        for seed in 0..3_000 {
+        for seed in packets::seeds(3_000) {
             for cut in [1, 14, 30, 50] {
                 with(packets::packet(seed), |packet| {
                     if packet.pull_front(cut).is_err() {

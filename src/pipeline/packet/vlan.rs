@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_tag_that_is_put_on_is_found_and_taken_off_again() {
         let mut tagged = 0;
-        for seed in 0..3_000 {
+        for seed in packets::seeds(3_000) {
             let bytes = packets::packet(seed);
             for room in [0, 2, 8] {
                 let mut buffer = [vec![0; room], bytes.clone(), vec![0; 8]].concat();
@@ -92,7 +92,7 @@ mod tests {
                 tagged += 1;
             }
         }
-        assert!(tagged > 5_000, "{tagged}");
+        assert!(cfg!(miri) || tagged > 5_000, "{tagged}");
     }
 
     #[test]
