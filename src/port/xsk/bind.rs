@@ -87,6 +87,7 @@ pub struct OpenRequest {
 
 /// What one socket got.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct QueueReport {
     /// Name of the interface.
     pub interface: String,
