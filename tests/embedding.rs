@@ -224,3 +224,13 @@ fn what_cannot_run_is_refused_before_anything_is_touched() {
          which is 4096"
     );
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is said about it.
+
+#[test]
+fn the_oldest_rust_is_said_to_be_the_one_that_cargo_asks_for() {
+    let said =
+        format!("The oldest Rust that builds it is {} (`rust-version`)", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(include_str!("../src/lib.rs").contains(&said), "{said}");
+}

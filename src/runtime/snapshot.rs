@@ -42,6 +42,7 @@ pub struct Snapshot {
 
 /// Sums over all workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Totals {
     /// Packets received.
     pub packets: u64,
@@ -57,6 +58,7 @@ pub struct Totals {
 
 /// Packets by verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Verdicts {
     /// Sent out of the port they came in by.
     pub bounce: u64,
@@ -68,6 +70,7 @@ pub struct Verdicts {
 
 /// What the XDP program of one interface did.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct InterfaceSnapshot {
     /// Name of the interface.
     pub name: String,
@@ -87,6 +90,7 @@ pub struct InterfaceSnapshot {
 
 /// One socket.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct QueueSnapshot {
     /// How it was bound.
     #[serde(flatten)]
@@ -99,6 +103,7 @@ pub struct QueueSnapshot {
 
 /// One worker.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct WorkerRow {
     /// Index of the worker.
     pub worker: usize,

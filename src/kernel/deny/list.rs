@@ -18,6 +18,7 @@ const QUEUE: usize = 16_384;
 
 /// What is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum DenyEntry {
     /// Every packet from these addresses.
     Source(Prefix),

@@ -187,7 +187,7 @@ mod tests {
         let fragments =
             ServiceKey { port: [0; 2], scope: ServiceKey::ANY_PORT, ..service_key(address, 6, 0) };
         assert_eq!(service_name(&fragments), "2001:db8::1 tcp/any port");
-        let network = NetworkKey { length: 120, address: xfwd_ebpf_types::map_ipv4([192, 0, 2, 0]) };
+        let network = NetworkKey { length: 120, address: map_ipv4([192, 0, 2, 0]) };
         assert_eq!(network_name(&network), "192.0.2.0/24");
     }
 }
