@@ -44,7 +44,7 @@ service everything-else: tcp 198.18.10.0/24 all ports by dsr to 198.18.0.41 100.
     checked by icmp every 2s, 1s at most; up after 2, down after 3
 balance: 1000000 connections a worker, forgotten after 1m (SYN), 15m (established), 2m (closing), 2m (UDP); 1000 answers a second; \
 tunnels from 198.18.0.2 and 2001:db8::2
-nat: from 198.18.0.2, 2001:db8::2, ports 32768-65535
+nat: from 198.18.0.2, 2001:db8::2, ports 1024-32767
 stages: balance
 leaves the kernel: packets of the services; everything else goes to the host's network stack
 "

@@ -253,7 +253,7 @@ fn config_errors_point_at_the_place_and_say_what_would_be_right() {
 11 | ports = \"40000-40009\"
    |         ^^^^^^^^^^^^^ 10 ports; each worker needs 64
    |
-   = help: the default is `ports = \"32768-65535\"`",
+   = help: the default is `ports = \"1024-32767\"`",
         ),
         (
             &(service("198.18.0.11") + "port = 8080\n[service.health]\ntype = \"tcp\"\ntimeout = \"5s\"\n"),

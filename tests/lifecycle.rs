@@ -21,7 +21,7 @@ use running::{ConfigFile, PATIENCE, Xfwd};
 use xfwd::{
     kernel::link::Link,
     pipeline::{Batch, Stage, Verdict},
-    runtime::{self, Event, Options},
+    runtime::{Event, Runner},
 };
 use xfwd_netns::{
     ExitReport, Namespace, VethOptions, lab_or_skip,
@@ -396,9 +396,8 @@ impl Stage for Faulty {
 fn a_panic_in_a_stage_ends_the_run_with_its_message_and_the_host_has_its_interface_again() {
     lab_or_skip!();
     let pair = topology::pair(2).unwrap();
-    let plan = xfwd::config::parse("bounce", BOUNCE).unwrap();
-    let options = Options { interfaces: vec![INTERFACE.to_owned()], queues: 2, ..Options::default() };
-    let running = pair.subject.run(|| runtime::start_with(&options, &plan, |_, _| Faulty)).unwrap();
+    let runner = Runner::new().interface(INTERFACE).queues(2).steer_all().stage(|_| Faulty);
+    let running = pair.subject.run(|| runner.start()).unwrap();
 
     let mac = pair.subject.mac(INTERFACE).unwrap();
     pair.generator.neighbour(INTERFACE, ELSEWHERE.into(), mac).unwrap();
@@ -428,8 +427,7 @@ fn a_run_that_is_dropped_leaves_a_clean_interface() {
     lab_or_skip!();
     let pair = topology::pair(1).unwrap();
     let plan = xfwd::config::parse("bounce", BOUNCE).unwrap();
-    let options = Options { interfaces: vec![INTERFACE.to_owned()], queues: 1, ..Options::default() };
-    let running = pair.subject.run(|| runtime::start(&options, &plan)).unwrap();
+    let running = pair.subject.run(|| Runner::with_plan(plan).interface(INTERFACE).start()).unwrap();
     assert!(pair.subject.run(|| Link::find(INTERFACE)).unwrap().xdp.is_some());
     drop(running);
     wait_until(|| pair.subject.run(|| Link::find(INTERFACE)).unwrap().xdp.is_none());

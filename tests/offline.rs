@@ -1,15 +1,12 @@
 //! `xfwd replay` and `xfwd trace`, and the library behind them: formats, damaged captures, time, words.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "support/packets.rs"]
-#[allow(dead_code)]
-mod generated;
-
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use xfwd::testing::packets as generated;
 
 use proptest::prelude::*;
 use serde_json::Value;

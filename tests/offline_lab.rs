@@ -2,9 +2,6 @@
 //! counted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "support/packets.rs"]
-#[allow(dead_code)]
-mod generated;
 #[path = "support/xfwd.rs"]
 mod running;
 
@@ -14,6 +11,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use xfwd::testing::packets as generated;
 
 use running::{ConfigFile, PATIENCE, Summary, Xfwd};
 use serde_json::Value;

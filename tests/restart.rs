@@ -12,7 +12,7 @@ use std::{
 use xfwd::{
     config::Plan,
     kernel::link::Link,
-    runtime::{self, Options, StartError},
+    runtime::{Runner, StartError},
 };
 use xfwd_netns::{
     VethOptions, lab_or_skip,
@@ -52,17 +52,13 @@ fn memory() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-fn options(interfaces: &[&str]) -> Options {
-    Options {
-        interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
-        queues: 1,
-        ..Options::default()
-    }
+fn runner(plan: &Plan) -> Runner {
+    Runner::with_plan(plan.clone()).interface(INTERFACE)
 }
 
 /// One run; the id of its XDP program.
 fn run(plan: &Plan) -> u32 {
-    let running = runtime::start(&options(&[INTERFACE]), plan).unwrap();
+    let running = runner(plan).start().unwrap();
     let xdp = Link::find(INTERFACE).unwrap().xdp.unwrap();
     let (_, errors) = running.stop();
     assert!(errors.is_empty(), "{errors:?}");
@@ -72,7 +68,7 @@ fn run(plan: &Plan) -> u32 {
 
 /// A start that fails when everything is up but the attachment to the second interface.
 fn fail(plan: &Plan) {
-    let error = runtime::start(&options(&[INTERFACE, "eth1"]), plan).err().unwrap();
+    let error = runner(plan).interface("eth1").start().err().unwrap();
     assert!(matches!(error, StartError::Xdp(_)), "{error}");
     assert!(Link::find(INTERFACE).unwrap().xdp.is_none());
 }

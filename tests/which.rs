@@ -144,7 +144,7 @@ fn wrong_questions_end_with_status_2() {
         (&["--proto", "icmp", "--src", "198.18.1.7:1", "--dst", "198.18.10.1:80"], "must be `tcp` or `udp`"),
         (
             &["--proto", "tcp", "--src", "198.18.1.7", "--dst", "198.18.10.1:80"],
-            "invalid socket address syntax",
+            "must be an address and a port, such as `198.18.1.7:40000`",
         ),
         (
             &["--proto", "tcp", "--src", "[2001:db8::7]:1", "--dst", "198.18.10.1:80"],

@@ -20,12 +20,12 @@ use xfwd::{
         link::Link,
         xdp::{SteeredService, Steering, XdpMode, XdpProgram, room_mark},
     },
-    pipeline::{Batch, Span, Stage, Verdict},
+    pipeline::{Batch, DropReason, Span, Stage, Verdict},
     port::{
         FramePool, Port, PortError, Received,
         xsk::{self, BoundMode, Mode, OpenRequest, Opened, QueueRequest, XskFrame, XskPort, options},
     },
-    runtime::{self, Options},
+    runtime::{self, Runner},
     worker::{Idle, Worker, WorkerCounters},
 };
 use xfwd_netns::{
@@ -389,11 +389,14 @@ impl Stage for Wrap {
 
 impl Rig {
     /// The port with a worker, and what has to stay alive.
-    fn into_worker(self) -> (Worker<XskPort, Wrap>, Arc<WorkerCounters>, XdpProgram, Generator, Pair) {
+    fn into_worker<S: Stage>(
+        self,
+        stage: S,
+    ) -> (Worker<XskPort, S>, Arc<WorkerCounters>, XdpProgram, Generator, Pair) {
         let Self { mut port, pool, _program, generator, pair, .. } = self;
         port.set_room_mark(room_mark());
         let counters = Arc::<WorkerCounters>::default();
-        let worker = Worker::new(vec![port], pool, Wrap, Idle::Poll, Arc::clone(&counters));
+        let worker = Worker::new(vec![port], pool, stage, Idle::Poll, Arc::clone(&counters));
         (worker, counters, _program, generator, pair)
     }
 }
@@ -403,7 +406,7 @@ fn packets_with_room_are_counted_and_sent_as_if_there_were_none() {
     const PACKETS: usize = 64;
     lab_or_skip!();
     let rig = Rig::with(&request(256, 1_024), &with_room(SERVICE), &VethOptions::default());
-    let (mut worker, counters, _program, mut generator, pair) = rig.into_worker();
+    let (mut worker, counters, _program, mut generator, pair) = rig.into_worker(Wrap);
     let capture = pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
     send(&pair, &mut generator, PACKETS);
     wait_until(|| {
@@ -440,7 +443,7 @@ fn a_jumbo_packet_has_its_room_in_the_first_buffer() {
     let request = OpenRequest { multi_buffer: true, ..request(256, 1_024) };
     let cable = VethOptions { mtu: 9_000, ..VethOptions::default() };
     let rig = Rig::with(&request, &with_room(SERVICE), &cable);
-    let (mut worker, counters, _program, _, pair) = rig.into_worker();
+    let (mut worker, counters, _program, _, pair) = rig.into_worker(Wrap);
     let mac = pair.subject.mac(INTERFACE).unwrap();
     pair.generator.neighbour(INTERFACE, ELSEWHERE.into(), mac).unwrap();
     let capture = pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
@@ -466,6 +469,96 @@ fn a_jumbo_packet_has_its_room_in_the_first_buffer() {
     }
     let counts = counters.snapshot();
     assert_eq!((counts.rx_bytes, counts.bounced), (expected_bytes, 2 * lengths.len() as u64));
+    wait_until(|| {
+        worker.turn().unwrap();
+        worker.ports_mut()[0].in_flight().to_send == 0
+    });
+    worker.check_frames().unwrap();
+}
+
+/// Drops every packet and sends two of its own instead, which say how long it was.
+struct Report;
+
+impl Stage for Report {
+    fn name(&self) -> &str {
+        "report"
+    }
+    fn originates(&self) -> usize {
+        8
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        for index in batch.undecided() {
+            let length = batch.packet(index).len() as u16;
+            for number in 0..2 {
+                let report = batch.allocate(60 + number, Verdict::Bounce).unwrap();
+                report.bytes_mut()[..14].copy_from_slice(&outer_header()[..14]);
+                report.bytes_mut()[14..16].copy_from_slice(&length.to_be_bytes());
+            }
+            batch.decide(index, Verdict::Drop(DropReason::Rule));
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_said_that_more_follow_carries_a_new_packet_alone() {
+    lab_or_skip!();
+    let request = OpenRequest { multi_buffer: true, ..request(256, 1_024) };
+    let cable = VethOptions { mtu: 9_000, ..VethOptions::default() };
+    let mut rig = Rig::with(&request, &with_room(SERVICE), &cable);
+    let mac = rig.pair.subject.mac(INTERFACE).unwrap();
+    rig.pair.generator.neighbour(INTERFACE, ELSEWHERE.into(), mac).unwrap();
+    let capture = rig.pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
+    let socket = rig.pair.generator.run(|| UdpSocket::bind((host_v4(Pair::GENERATOR), 40_000))).unwrap();
+    socket.send_to(&[7; 8_900], (ELSEWHERE, SERVICE)).unwrap();
+    let (mut received, mut frames) = (Received::default(), Vec::new());
+    wait_until(|| {
+        rig.port.receive(&mut received);
+        received.len() == 1
+    });
+    received.drain(|_, frame, _| frames.push(frame));
+    let mut first = frames.remove(0);
+    assert!(!frames.is_empty());
+    rig.port.buffer(&mut first).0[..60].fill(0);
+    rig.port.buffer(&mut first).0[..14].copy_from_slice(&outer_header()[..14]);
+    rig.port.place_new(&mut first, Span { start: 0, end: 60 });
+    rig.backlog.push_back(first);
+    frames.into_iter().for_each(|frame| rig.pool.put(frame));
+    rig.transmit().unwrap();
+    assert_eq!(next_sent(&capture), [&outer_header()[..14], &[0; 46]].concat());
+    rig.complete();
+}
+
+#[test]
+fn new_packets_are_sent_from_frames_of_dropped_ones() {
+    lab_or_skip!();
+    let request = OpenRequest { multi_buffer: true, ..request(256, 1_024) };
+    let cable = VethOptions { mtu: 9_000, ..VethOptions::default() };
+    let rig = Rig::with(&request, &with_room(SERVICE), &cable);
+    let (mut worker, counters, _program, _, pair) = rig.into_worker(Report);
+    let mac = pair.subject.mac(INTERFACE).unwrap();
+    pair.generator.neighbour(INTERFACE, ELSEWHERE.into(), mac).unwrap();
+    let capture = pair.generator.run(|| Capture::open(INTERFACE)).unwrap();
+    let socket = pair.generator.run(|| UdpSocket::bind((host_v4(Pair::GENERATOR), 40_000))).unwrap();
+    for (round, length) in (1..).zip([8_900, 18, 8_900, 7_600, 8_800, 100, 8_900, 8_700, 20, 8_000]) {
+        socket.send_to(&vec![round as u8; length], (ELSEWHERE, SERVICE)).unwrap();
+        wait_until(|| {
+            worker.turn().unwrap();
+            worker.check_frames().unwrap();
+            counters.snapshot().bounced == 2 * round
+        });
+        for number in 0..2 {
+            let frame = next_sent(&capture);
+            assert_eq!(frame.len(), 60 + number);
+            assert_eq!(frame[..14], outer_header()[..14]);
+            assert_eq!(usize::from(u16::from_be_bytes([frame[14], frame[15]])), length + 42);
+            assert!(frame[16..].iter().all(|byte| *byte == 0), "nothing of the packet that lay there");
+        }
+    }
+    let counts = counters.snapshot();
+    assert_eq!(
+        (counts.rx_packets, counts.originated, counts.bounced, counts.dropped_total()),
+        (10, 20, 20, 10)
+    );
     wait_until(|| {
         worker.turn().unwrap();
         worker.ports_mut()[0].in_flight().to_send == 0
@@ -523,9 +616,8 @@ impl Between {
     fn start(&self, only_odd: bool) -> runtime::Running {
         let config = "[dataplane]\nsteer = \"all\"\nring_size = 256\nframes_per_queue = 1024\nhuge_pages = false\n[bounce]\n";
         let plan = xfwd::config::parse("cross", config).unwrap();
-        let interfaces = vec![INTERFACE.to_owned(), "eth1".to_owned()];
-        let options = Options { interfaces, queues: 2, ..Options::default() };
-        self.pair.subject.run(|| runtime::start_with(&options, &plan, |_, _| Cross { only_odd })).unwrap()
+        let runner = Runner::new().dataplane(plan.dataplane).interfaces([INTERFACE, "eth1"]).queues(2);
+        self.pair.subject.run(|| runner.stage(move |_| Cross { only_odd }).start()).unwrap()
     }
 }
 

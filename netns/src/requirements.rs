@@ -95,7 +95,7 @@ pub fn command(name: &'static str) -> Result<(), Requirement> {
 /// # Panics
 ///
 /// If `XFWD_REQUIRE_LAB` is `1`, or the file cannot be written.
-pub fn skip(test: &str, reason: &Requirement) {
+pub fn skip(test: &str, reason: &dyn std::fmt::Display) {
     if env::var_os("XFWD_REQUIRE_LAB").is_some_and(|value| value == "1") {
         panic!("{test} must not be skipped (XFWD_REQUIRE_LAB=1), but: {reason}");
     }

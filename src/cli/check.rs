@@ -8,19 +8,19 @@ use comfy_table::{ContentArrangement, Table, presets};
 use super::WRONG_INPUT;
 use super::output::{print, say, say_error};
 use super::services;
-use crate::config::{self, ConfigError, Plan};
+use crate::config::{ConfigError, Plan, Registry};
 use crate::kernel::filter::{KernelPlan, Place};
 use crate::runtime;
 use crate::stages::balance::Services;
 use crate::stages::filter::fields::{FIELDS, GENERAL};
 use crate::stages::filter::{FragmentKind, Match, Prefix, Rule};
 
-pub(super) fn check(explain_fields: bool, path: Option<&Path>) -> ExitCode {
+pub(super) fn check(explain_fields: bool, path: Option<&Path>, registry: &Registry) -> ExitCode {
     if explain_fields {
         print(explanation());
     }
     let Some(path) = path else { return ExitCode::SUCCESS };
-    match config::load(path) {
+    match registry.load(path) {
         Ok(plan) => {
             let kernel = match runtime::kernel_plan(&plan) {
                 Ok(kernel) => kernel,

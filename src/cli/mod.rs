@@ -24,6 +24,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::config::Registry;
+
 /// Exit status when the command line or the config is wrong; clap uses the same.
 const WRONG_INPUT: u8 = 2;
 
@@ -112,19 +114,34 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    main_with(&Registry::new())
+}
+
+/// As [`main`], for a command of one's own that has stages of one's own: the whole `xfwd` command, whose config files may
+/// name those of `registry` beside those that ship.
+///
+/// ```no_run
+/// # fn registry() -> xfwd::config::Registry { xfwd::config::Registry::new() }
+/// fn main() -> std::process::ExitCode {
+///     xfwd::cli::main_with(&registry())
+/// }
+/// ```
+///
+/// The example `custom_stage` is complete.
+pub fn main_with(registry: &Registry) -> ExitCode {
     let filter = EnvFilter::try_from_env("XFWD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     match Cli::parse() {
         Cli { command: Some(Command::Check { explain_fields, config }), .. } => {
-            check::check(explain_fields, config.as_deref())
+            check::check(explain_fields, config.as_deref(), registry)
         }
-        Cli { command: Some(Command::Which(args)), .. } => which::which(&args),
-        Cli { command: Some(Command::Replay(args)), .. } => replay::replay(&args),
-        Cli { command: Some(Command::Trace(args)), .. } => trace::trace(&args),
+        Cli { command: Some(Command::Which(args)), .. } => which::which(&args, registry),
+        Cli { command: Some(Command::Replay(args)), .. } => replay::replay(&args, registry),
+        Cli { command: Some(Command::Trace(args)), .. } => trace::trace(&args, registry),
         Cli { command: Some(Command::Features { interface, json }), .. } => {
             features::features(interface.as_deref(), json)
         }
-        Cli { run: Some(args), .. } => run::run(&args),
+        Cli { run: Some(args), .. } => run::run(&args, registry),
         // clap has asked for `--iface` and CONFIG before it comes to this.
         Cli { command: None, run: None } => ExitCode::from(WRONG_INPUT),
     }

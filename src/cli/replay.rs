@@ -14,7 +14,7 @@ use comfy_table::CellAlignment;
 use super::output::{count, print, rate, say, say_error};
 use super::summary::table;
 use super::{WRONG_INPUT, check};
-use crate::config::{self, Plan};
+use crate::config::{Plan, Registry};
 use crate::offline::{Capture, Offline, Options, PcapWriter, RunError, Summary};
 use crate::packet::MacAddress;
 
@@ -75,8 +75,8 @@ pub(super) struct Opened {
 
 impl Input {
     /// Opens everything, or says what is wrong.
-    pub fn open(&self) -> Result<Opened, ExitCode> {
-        let plan = config::load(&self.config).map_err(|error| check::refuse(&error))?;
+    pub fn open(&self, registry: &Registry) -> Result<Opened, ExitCode> {
+        let plan = registry.load(&self.config).map_err(|error| check::refuse(&error))?;
         for warning in &plan.warnings {
             say(warning);
         }
@@ -121,8 +121,8 @@ fn open(path: &Path) -> Result<Capture<'static>, Box<dyn std::error::Error>> {
     Ok(Capture::open(input)?)
 }
 
-pub(super) fn replay(args: &ReplayArgs) -> ExitCode {
-    let Opened { mut offline, mut capture, .. } = match args.input.open() {
+pub(super) fn replay(args: &ReplayArgs, registry: &Registry) -> ExitCode {
+    let Opened { mut offline, mut capture, .. } = match args.input.open(registry) {
         Ok(opened) => opened,
         Err(status) => return status,
     };

@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
 use super::live::Live;
 use super::output::{print, say, say_error};
 use super::{RunArgs, WRONG_INPUT, check, summary};
-use crate::config;
-use crate::runtime::{self, Event, Options, Running, Snapshot, StartError};
+use crate::config::Registry;
+use crate::runtime::{Event, Runner, Running, Snapshot, StartError};
 
 /// How often live rates are shown.
 const LIVE_PERIOD: Duration = Duration::from_secs(1);
@@ -21,8 +21,8 @@ const SIGNAL_PERIOD: Duration = Duration::from_millis(100);
 /// More services than these are only counted at the start; `xfwd check` lists them.
 const MOST_SERVICES: usize = 32;
 
-pub(super) fn run(args: &RunArgs) -> ExitCode {
-    let plan = match config::load(&args.config) {
+pub(super) fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
+    let plan = match registry.load(&args.config) {
         Ok(plan) => plan,
         Err(error) => return check::refuse(&error),
     };
@@ -37,9 +37,12 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let options =
-        Options { interfaces: args.interfaces.clone(), queues: args.queues, cores: args.cores.clone() };
-    let running = match runtime::start(&options, &plan) {
+    let mut runner =
+        Runner::with_plan(plan.clone()).interfaces(args.interfaces.iter().cloned()).queues(args.queues);
+    if let Some(cores) = &args.cores {
+        runner = runner.cores(cores.iter().copied());
+    }
+    let running = match runner.start() {
         Ok(running) => running,
         Err(error) => {
             say_error(&error);
@@ -54,7 +57,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     introduce(&running);
     check::describe(&plan, MOST_SERVICES).iter().for_each(say);
 
-    watch(&running, args, &signals);
+    watch(&running, args, &signals, registry);
     let (snapshot, errors) = running.stop();
     let status = finish(args, &snapshot);
     for error in &errors {
@@ -109,7 +112,7 @@ fn introduce(running: &Running) {
 }
 
 /// Shows live rates until the run is over.
-fn watch(running: &Running, args: &RunArgs, signals: &Signals) {
+fn watch(running: &Running, args: &RunArgs, signals: &Signals, registry: &Registry) {
     let mut live = Live::new(running.snapshot());
     let start = Instant::now();
     let end = args.duration.map(|duration| start + duration);
@@ -117,14 +120,17 @@ fn watch(running: &Running, args: &RunArgs, signals: &Signals) {
     while !signals.stop.load(Relaxed) {
         if signals.reload.swap(false, Relaxed) {
             live.interrupt();
-            reload(running, args);
+            reload(running, args, registry);
         }
         let now = Instant::now();
         if end.is_some_and(|end| now >= end) {
             break;
         }
         if now >= next {
-            next += LIVE_PERIOD;
+            // A reload may have taken longer.
+            while next <= now {
+                next += LIVE_PERIOD;
+            }
             if !args.quiet {
                 live.show(running.snapshot());
             }
@@ -143,8 +149,9 @@ fn watch(running: &Running, args: &RunArgs, signals: &Signals) {
 }
 
 /// Reads the config again. What is wrong with it is said, and then the one before goes on.
-fn reload(running: &Running, args: &RunArgs) {
-    let plan = match config::load(&args.config) {
+fn reload(running: &Running, args: &RunArgs, registry: &Registry) {
+    let start = Instant::now();
+    let plan = match registry.load(&args.config) {
         Ok(plan) => plan,
         Err(error) => {
             check::refuse(&error);
@@ -155,7 +162,6 @@ fn reload(running: &Running, args: &RunArgs) {
     for warning in &plan.warnings {
         say(warning);
     }
-    let start = Instant::now();
     match running.reload(&plan) {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| say(format!("warning: {warning}")));

@@ -8,6 +8,7 @@ use console::Term;
 use super::output::count;
 use super::services::percent;
 use crate::runtime::Snapshot;
+use crate::stages::balance::BackendCounters;
 use crate::stages::filter::RuleCounters;
 
 /// Everything that was counted, as tables.
@@ -26,9 +27,15 @@ pub(super) fn tables(snapshot: &Snapshot) -> String {
         count(totals.sent),
         count(totals.lost),
     );
-    for table in
-        [queues(snapshot), causes(snapshot), rules(snapshot), backends(snapshot)].into_iter().flatten()
-    {
+    let tables = [
+        queues(snapshot),
+        causes(snapshot),
+        rules(snapshot),
+        balance(snapshot),
+        backends(snapshot),
+        counters(snapshot),
+    ];
+    for table in tables.into_iter().flatten() {
         let _ = write!(text, "\n{table}");
         text.push('\n');
     }
@@ -120,6 +127,42 @@ fn rules(snapshot: &Snapshot) -> Option<Table> {
     (table.row_count() > 0).then_some(table)
 }
 
+/// What was counted of balancing besides backends; what never happened is left out.
+fn balance(snapshot: &Snapshot) -> Option<Table> {
+    let balance = snapshot.balance.as_ref()?;
+    let (connections, fragments) = (&balance.connections, &balance.fragments);
+    let (nat, answers) = (&balance.nat, &balance.answers);
+    let mut table = table(&["balance", "count"]);
+    for (what, number) in [
+        ("connection table: entries now", connections.entries),
+        ("connection table: flows stored", connections.inserted),
+        ("connection table: expired", connections.expired),
+        ("connection table: made way, in probation", connections.evicted),
+        ("connection table: no room, went by hash alone", connections.refused),
+        ("fragments: datagrams stored", fragments.inserted),
+        ("fragments: pushed out before their time", fragments.evicted),
+        ("fragments: later ones found", fragments.found),
+        ("fragments: later ones not found, dropped", fragments.missed),
+        ("nat: sessions now", nat.open),
+        ("nat: sessions opened", nat.opened),
+        ("nat: sessions expired", nat.expired),
+        ("nat: sessions closed for others", nat.evicted),
+        ("nat: no port free, dropped", nat.exhausted),
+        ("nat: replies", nat.replies),
+        ("answers: echo replies", answers.echo_replies),
+        ("answers: too big", answers.too_big),
+        ("answers: time exceeded", answers.time_exceeded),
+        ("answers: reset or port unreachable", answers.refused),
+        ("answers: not given, too many", answers.suppressed),
+    ] {
+        if number > 0 {
+            table.add_row([what.to_owned(), count(number)]);
+        }
+    }
+    numbers_from(&mut table, 1);
+    (table.row_count() > 0).then_some(table)
+}
+
 fn backends(snapshot: &Snapshot) -> Option<Table> {
     if snapshot.backends.is_empty() {
         return None;
@@ -128,6 +171,7 @@ fn backends(snapshot: &Snapshot) -> Option<Table> {
         "service",
         "backend",
         "weight",
+        "state",
         "packets",
         "bytes",
         "connections",
@@ -137,18 +181,34 @@ fn backends(snapshot: &Snapshot) -> Option<Table> {
     for backend in &snapshot.backends {
         let of_service = || snapshot.backends.iter().filter(|other| other.service == backend.service);
         let connections: u64 = of_service().map(|other| other.connections).sum();
-        let weights: u64 = of_service().map(|other| u64::from(other.weight)).sum();
+        let weights: u64 = of_service().map(share).sum();
         table.add_row([
             backend.service.clone(),
             backend.address.to_string(),
             backend.weight.to_string(),
+            backend.state.to_owned(),
             count(backend.packets),
             count(backend.bytes),
             count(backend.connections),
             percent(backend.connections, connections),
-            percent(u64::from(backend.weight), weights),
+            percent(share(backend), weights),
         ]);
     }
     numbers_from(&mut table, 2);
     Some(table)
+}
+
+/// The weight that a backend has for new flows. One without a next hop has its slots of the table.
+fn share(backend: &BackendCounters) -> u64 {
+    if matches!(backend.state, "up" | "unreachable") { backend.weight.into() } else { 0 }
+}
+
+/// What registered stages count.
+fn counters(snapshot: &Snapshot) -> Option<Table> {
+    let mut table = table(&["counter", "number"]);
+    for (name, number) in &snapshot.counters {
+        table.add_row([name.clone(), count(*number)]);
+    }
+    numbers_from(&mut table, 1);
+    (table.row_count() > 0).then_some(table)
 }

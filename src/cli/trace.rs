@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::replay::{Input, Opened};
+use crate::config::Registry;
 use crate::offline::{Fate, Place, RunError, Verdict};
 use crate::packet::Fragment;
 use crate::packet::protocol::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
@@ -27,8 +28,8 @@ pub(super) struct TraceArgs {
     text: bool,
 }
 
-pub(super) fn trace(args: &TraceArgs) -> ExitCode {
-    let Opened { plan, options, mut offline, mut capture } = match args.input.open() {
+pub(super) fn trace(args: &TraceArgs, registry: &Registry) -> ExitCode {
+    let Opened { plan, options, mut offline, mut capture } = match args.input.open(registry) {
         Ok(opened) => opened,
         Err(status) => return status,
     };

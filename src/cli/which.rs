@@ -15,7 +15,7 @@ use super::output::{count, print, say};
 use super::services::{percent, target};
 use super::summary::table;
 use super::{WRONG_INPUT, check};
-use crate::config::{self, Backend, Plan, Service, StageKind};
+use crate::config::{self, Backend, Plan, Registry, Service, StageKind};
 use crate::packet::FiveTuple;
 use crate::stages::balance::{Affinity, OfVip, choose};
 use crate::stages::filter::Prefix;
@@ -27,10 +27,10 @@ pub(super) struct WhichArgs {
     #[arg(long, value_name = "tcp|udp", value_parser = protocol, required_unless_present = "shares")]
     proto: Option<config::Protocol>,
     /// Address and port of the client, such as `198.18.1.7:40000` or `[2001:db8::7]:40000`.
-    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "shares")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint, required_unless_present = "shares")]
     src: Option<SocketAddr>,
     /// Address and port that the client sends to.
-    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "shares")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = endpoint, required_unless_present = "shares")]
     dst: Option<SocketAddr>,
     /// Say for every backend which share of its service's table it has.
     #[arg(long, conflicts_with_all = ["proto", "src", "dst"])]
@@ -46,6 +46,13 @@ pub(super) struct WhichArgs {
     config: PathBuf,
 }
 
+/// An address and a port.
+fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "must be an address and a port, such as `198.18.1.7:40000` or `[2001:db8::7]:40000`".to_owned()
+    })
+}
+
 fn protocol(word: &str) -> Result<config::Protocol, String> {
     use config::Protocol::{Tcp, Udp};
     [Tcp, Udp]
@@ -54,8 +61,8 @@ fn protocol(word: &str) -> Result<config::Protocol, String> {
         .ok_or_else(|| "must be `tcp` or `udp`".to_owned())
 }
 
-pub(super) fn which(args: &WhichArgs) -> ExitCode {
-    let plan = match config::load(&args.config) {
+pub(super) fn which(args: &WhichArgs, registry: &Registry) -> ExitCode {
+    let plan = match registry.load(&args.config) {
         Ok(plan) => plan,
         Err(error) => return check::refuse(&error),
     };

@@ -1,5 +1,7 @@
 //! `[dataplane]`: how packets are moved. Every key has a default.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 
 use super::reader::{Reader, Section};
@@ -39,6 +41,49 @@ pub struct Dataplane {
     pub huge_pages: bool,
 }
 
+/// Sizes of [`Dataplane`] that do not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidSize {
+    /// The rings.
+    #[error("ring_size is {0}: it must be a power of two from {low} to {high}", low = RING_SIZES.start(), high = RING_SIZES.end())]
+    Ring(u32),
+    /// The frames.
+    #[error(
+        "frames_per_queue is {frames}: it must be a power of two from {low} to {high}, and at least four times ring_size, which \
+         is {ring}",
+        low = FRAME_COUNTS.start(),
+        high = FRAME_COUNTS.end()
+    )]
+    Frames {
+        /// Frames of each queue.
+        frames: u32,
+        /// Descriptors in a ring.
+        ring: u32,
+    },
+}
+
+impl Dataplane {
+    /// Whether the sizes are such as a config file could have them.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSize`].
+    pub fn check(&self) -> Result<(), InvalidSize> {
+        let (frames, ring) = (self.frames_per_queue, self.ring_size);
+        if !ring.is_power_of_two() || !RING_SIZES.contains(&ring) {
+            return Err(InvalidSize::Ring(ring));
+        }
+        if !frames.is_power_of_two()
+            || !FRAME_COUNTS.contains(&frames)
+            || frames < ring * FRAMES_PER_RING_ENTRY
+        {
+            return Err(InvalidSize::Frames { frames, ring });
+        }
+        Ok(())
+    }
+}
+
 impl Default for Dataplane {
     fn default() -> Self {
         Self {
@@ -57,6 +102,9 @@ impl Default for Dataplane {
 /// elsewhere; the tx ring has one more; the fourth is in the rx ring or in the hands of the worker.
 const FRAMES_PER_RING_ENTRY: u32 = 4;
 
+const RING_SIZES: RangeInclusive<u32> = 64..=32_768;
+const FRAME_COUNTS: RangeInclusive<u32> = 1024..=1_048_576;
+
 const KEYS: &[&str] = &["mode", "idle", "steer", "busy_poll", "frames_per_queue", "ring_size", "huge_pages"];
 
 pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Dataplane {
@@ -64,8 +112,8 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Dataplane {
     let Some(section) = root.table(reader, "dataplane", "[dataplane]", KEYS) else {
         return default;
     };
-    let frames = section.power_of_two(reader, "frames_per_queue", 1024..=1_048_576);
-    let ring = section.power_of_two(reader, "ring_size", 64..=32_768);
+    let frames = section.power_of_two(reader, "frames_per_queue", FRAME_COUNTS);
+    let ring = section.power_of_two(reader, "ring_size", RING_SIZES);
     let frames_per_queue = frames.as_ref().map_or(default.frames_per_queue, |frames| *frames.get_ref());
     let ring_size = ring.as_ref().map_or(default.ring_size, |ring| *ring.get_ref());
 

@@ -29,6 +29,7 @@ mod nat;
 mod pipeline;
 mod plan;
 mod reader;
+mod registry;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -38,13 +39,14 @@ use std::path::{Path, PathBuf};
 pub use crate::stages::balance::{Affinity, BackendState, Forward, NoBackend};
 pub use balance::BalanceSettings;
 pub use bounce::Bounce;
-pub use dataplane::{Dataplane, Steer};
+pub use dataplane::{Dataplane, InvalidSize, Steer};
 pub use diagnostic::{Diagnostic, Severity};
 #[cfg(feature = "cli")]
 pub(crate) use duration::show as show_time;
 pub use nat::{LEAST_PORTS_PER_WORKER, NatSettings, PoolTooSmall};
 pub use pipeline::StageKind;
 pub use plan::{Plan, SteeringPlan};
+pub use registry::{CustomStage, Registry, SectionError, StageFactory};
 pub use service::{Backend, HealthCheck, HealthKind, Protocol, Service, Through};
 
 /// A config that cannot be used.
@@ -57,6 +59,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// What the operating system says.
+        #[source]
         reason: std::io::Error,
     },
     /// The file is not a valid config.
@@ -88,9 +91,7 @@ fn join(diagnostics: &[Diagnostic]) -> String {
 ///
 /// [`ConfigError`] when the file cannot be read or is not a valid config.
 pub fn load(path: &Path) -> Result<Plan, ConfigError> {
-    let unreadable = |reason| ConfigError::Unreadable { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(&path.display().to_string(), &text)
+    Registry::new().load(path)
 }
 
 /// Validates a config given as text; `name` is the file name that messages show. Set files that it names are read,
@@ -109,6 +110,5 @@ pub fn load(path: &Path) -> Result<Plan, ConfigError> {
 ///
 /// [`ConfigError::Invalid`] when `text` is not a valid config.
 pub fn parse(name: &str, text: &str) -> Result<Plan, ConfigError> {
-    let directory = Path::new(name).parent().unwrap_or(Path::new("")).to_owned();
-    plan::read(name, text, &filter::Files { directory }).map_err(ConfigError::Invalid)
+    Registry::new().parse(name, text)
 }

@@ -62,8 +62,9 @@ impl NatSettings {
 }
 
 const KEYS: &[&str] = &["addresses", "ports"];
-/// Above the ports of services, and above what Linux uses for connections of its own when told so.
-const DEFAULT_PORTS: RangeInclusive<u16> = 32_768..=65_535;
+/// Below those that Linux takes for connections of its own (`net.ipv4.ip_local_port_range`, 32768 to 60999 unless changed): replies
+/// to these would be taken for replies of backends.
+const DEFAULT_PORTS: RangeInclusive<u16> = 1_024..=32_767;
 
 /// The settings, each address with its place.
 pub(super) struct Nat {

@@ -1,47 +1,83 @@
 //! `[pipeline]`: which stages a packet passes, in which order.
 
+use std::fmt;
+
+use serde::{Serialize, Serializer};
 use toml::Spanned;
 
-use super::reader::{Reader, Section, choice};
-use crate::words::choices;
+use super::choice::{list, nearest};
+use super::reader::{Reader, Section};
+use super::registry::Registry;
 
-choices! {
-    /// A stage of the pipeline.
-    pub enum StageKind {
-        /// The packet filter, of `[[filter]]`.
-        Filter = "filter",
-        /// Load balancing, of `[[service]]`.
-        Balance = "balance",
-        /// Back where it came from, of `[bounce]`.
-        Bounce = "bounce",
-    }
+/// A stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StageKind {
+    /// The packet filter, of `[[filter]]`.
+    Filter,
+    /// Load balancing, of `[[service]]`.
+    Balance,
+    /// Back where it came from, of `[bounce]`.
+    Bounce,
+    /// One of this name that was [registered](Registry::stage), of a section of the same name.
+    Custom(&'static str),
 }
 
 impl StageKind {
+    /// Those that ship, in the order of the pipeline if the file does not say another.
+    pub(super) const SHIPPED: [Self; 3] = [Self::Filter, Self::Balance, Self::Bounce];
+
+    /// The word for it in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Balance => "balance",
+            Self::Bounce => "bounce",
+            Self::Custom(name) => name,
+        }
+    }
+
     /// Name of the section that has its settings.
     const fn section(self) -> &'static str {
         match self {
-            Self::Filter => "filter",
             Self::Balance => "service",
-            Self::Bounce => "bounce",
+            other => other.name(),
         }
     }
 
     /// The section as it stands in the file.
-    const fn header(self) -> &'static str {
+    fn header(self) -> String {
         match self {
-            Self::Filter => "[[filter]]",
-            Self::Balance => "[[service]]",
-            Self::Bounce => "[bounce]",
+            Self::Filter | Self::Balance => format!("[[{}]]", self.section()),
+            _ => format!("[{}]", self.section()),
         }
+    }
+
+    /// All that a file may have, in the order of the pipeline if it does not say another.
+    fn all(registry: &Registry) -> Vec<Self> {
+        let [filter, balance, bounce] = Self::SHIPPED;
+        let custom = registry.names().map(Self::Custom);
+        [filter].into_iter().chain(custom).chain([balance, bounce]).collect()
+    }
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Serialize for StageKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
 /// The stages in the order a packet passes them: what `[pipeline]` names, or else all that have a section. None when there
 /// is only a deny list.
-pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind> {
-    let all = [StageKind::Filter, StageKind::Balance, StageKind::Bounce];
-    let in_file = all.into_iter().filter(|stage| root.has(stage.section()));
+pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>, registry: &Registry) -> Vec<StageKind> {
+    let all = StageKind::all(registry);
+    let in_file = all.iter().copied().filter(|stage| root.has(stage.section()));
     let section = root.table(reader, "pipeline", "[pipeline]", &["stages"]);
     let named = section.as_ref().and_then(|section| section.texts(reader, "stages"));
     let Some(named) = named else {
@@ -58,7 +94,7 @@ pub(super) fn read(root: &Section<'_>, reader: &mut Reader<'_>) -> Vec<StageKind
 
     let mut stages: Vec<Spanned<StageKind>> = Vec::new();
     for word in &named {
-        if let Some(stage) = stage(root, reader, word, &stages) {
+        if let Some(stage) = stage(root, reader, word, &all, &stages) {
             stages.push(Spanned::new(word.span(), stage));
         }
     }
@@ -91,9 +127,10 @@ fn stage(
     root: &Section<'_>,
     reader: &mut Reader<'_>,
     word: &Spanned<&str>,
+    all: &[StageKind],
     before: &[Spanned<StageKind>],
 ) -> Option<StageKind> {
-    let stage: StageKind = choice(reader, "stages", word)?;
+    let stage = choice(reader, word, all)?;
     if before.iter().any(|first| *first.get_ref() == stage) {
         reader
             .error(word.span(), format!("the stage `{stage}` stands twice in `stages`"))
@@ -107,4 +144,19 @@ fn stage(
         return None;
     }
     Some(stage)
+}
+
+/// The stage that `word` names, whether or not it has a section.
+fn choice(reader: &mut Reader<'_>, word: &Spanned<&str>, all: &[StageKind]) -> Option<StageKind> {
+    let known = || all.iter().map(|stage| stage.name());
+    let found = all.iter().copied().find(|stage| stage.name() == *word.get_ref());
+    if found.is_none() {
+        let error = reader.error(word.span(), format!("unknown value `{}` for `stages`", word.get_ref()));
+        if let Some(meant) = nearest(word.get_ref(), known()) {
+            error.label(format!("did you mean `{meant}`?"));
+        } else {
+            error.label(format!("known: {}", list(known())));
+        }
+    }
+    found
 }

@@ -10,14 +10,16 @@ use toml::de::DeTable;
 use super::diagnostic::Diagnostic;
 use super::nat::Nat;
 use super::reader::{Reader, Section};
+use super::registry::{CustomStage, Registry};
 use super::{BalanceSettings, Bounce, Dataplane, Forward, NatSettings, Protocol, Service, StageKind, Steer};
 use super::{balance, bounce, dataplane, deny, filter, nat, pipeline, service};
 use crate::kernel::filter::compile;
+use crate::kernel::xdp::SteeredService;
 use crate::stages::balance::Services;
 use crate::stages::filter::{Match, Prefix, Rule};
 
 /// A config that has been found valid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Plan {
     /// How packets are moved.
@@ -39,6 +41,11 @@ pub struct Plan {
     /// The stages that a packet passes once it has left the kernel, in this order, each once. None when there is
     /// only a deny list.
     pub stages: Vec<StageKind>,
+    /// The stages that were [registered](super::Registry) and have a section.
+    pub custom: Vec<CustomStage>,
+    /// What leaves the kernel besides: for registered stages, or for what was [asked
+    /// for](crate::runtime::Runner::steer) otherwise.
+    pub steered: Vec<SteeredService>,
     /// What can be used but was probably not meant, in the order of the file.
     pub warnings: Vec<Diagnostic>,
 }
@@ -54,18 +61,18 @@ pub struct SteeringPlan {
 }
 
 impl Plan {
-    /// Which packets leave the kernel: those of the services, or all. Everything else that the XDP program does not
+    /// Which packets leave the kernel: those of the services and those that stages ask for, or all. Everything else that the XDP program does not
     /// drop is left to the host, so that the machine stays reachable. Services whose stage is not in the pipeline are left to the host,
     /// too.
     pub fn steering(&self) -> SteeringPlan {
         let balanced = self.stages.contains(&StageKind::Balance);
         let services = self.services.iter().filter(|_| balanced);
-        SteeringPlan {
-            all: self.dataplane.steer == Steer::All,
-            services: services
-                .map(|service| (service.vip, service.protocol, service.ports.clone()))
-                .collect(),
-        }
+        let services = services.map(|service| (service.vip, service.protocol, service.ports.clone()));
+        let steered = self.steered.iter().filter_map(|steered| {
+            let protocol = Protocol::of_number(steered.protocol)?;
+            Some((steered.network, protocol, steered.ports.clone()))
+        });
+        SteeringPlan { all: self.dataplane.steer == Steer::All, services: services.chain(steered).collect() }
     }
 
     /// Finds the service of a packet, as index into `services`. Whether the stage is in the pipeline is not asked.
@@ -75,7 +82,8 @@ impl Plan {
     }
 }
 
-const SECTIONS: &[&str] = &["dataplane", "deny", "filter", "service", "balance", "nat", "bounce", "pipeline"];
+pub(super) const SECTIONS: &[&str] =
+    &["dataplane", "deny", "filter", "service", "balance", "nat", "bounce", "pipeline"];
 
 /// Lists of fewer rules and prefixes together fit the XDP program's maps, however they are made: that is not tried.
 const SURELY_FITS: usize = 1 << 14;
@@ -112,7 +120,12 @@ fn unused(root: &Section<'_>, services: &[Service], reader: &mut Reader<'_>) {
 }
 
 /// Reads a whole file; what is wrong with it in the order of the file.
-pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan, Vec<Diagnostic>> {
+pub(super) fn read(
+    file: &str,
+    text: &str,
+    files: &filter::Files,
+    registry: &Registry,
+) -> Result<Plan, Vec<Diagnostic>> {
     let mut reader = Reader::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -123,7 +136,8 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
         }
         return Err(reader.finish().unwrap_or_else(|diagnostics| diagnostics));
     }
-    let root = Section::open(&mut reader, "", document.get_ref(), 0..0, SECTIONS);
+    let known: Vec<&'static str> = SECTIONS.iter().copied().chain(registry.names()).collect();
+    let root = Section::open(&mut reader, "", document.get_ref(), 0..0, &known);
     let dataplane = dataplane::read(&root, &mut reader);
     let filter = filter::read(&root, &mut reader, files);
     let deny_file = deny::read(&root, &mut reader, files);
@@ -132,22 +146,30 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
     let balance = balance::read(&root, &mut reader);
     unused(&root, &services, &mut reader);
     let bounce = bounce::read(&root, &mut reader);
-    let stages = pipeline::read(&root, &mut reader);
+    let custom = registry.read(&root, &mut reader);
+    let stages = pipeline::read(&root, &mut reader, registry);
+    let is_used = |stage: &&CustomStage| stages.contains(&StageKind::Custom(stage.name()));
+    let steered: Vec<SteeredService> =
+        custom.iter().filter(is_used).flat_map(CustomStage::steered).cloned().collect();
+    // Without these no packet leaves the kernel.
+    let leaves = dataplane.steer == Steer::All || root.has("service") || !steered.is_empty();
     if stages.first() == Some(&StageKind::Filter) {
         check_size(&root, &filter, &mut reader);
     }
-    if let Some(section) =
-        bounce.as_ref().filter(|_| dataplane.steer == Steer::Services && !root.has("service"))
-    {
+    let bounced = bounce.as_ref().map(|section| (section.span(), "bounce"));
+    let custom_sections = custom.iter().filter(is_used).filter_map(|stage| {
+        let section = root.value(stage.name())?;
+        Some((section.span(), stage.name()))
+    });
+    for (place, name) in bounced.into_iter().chain(custom_sections).filter(|_| !leaves) {
         reader
-            .warning(section.span(), "no packet reaches `bounce`")
+            .warning(place, format!("no packet reaches `{name}`"))
             .label("all packets are left to the host")
             .help("set `steer = \"all\"` in `[dataplane]`, or add `[[service]]`");
     }
     if let Some(rule) = root.nth("filter", 0) {
-        // Without these no packet leaves the kernel: then the rules there protect the host, and `xfwd check` warns of
-        // those that would need a worker.
-        let leaves = dataplane.steer == Steer::All || root.has("service");
+        // Without packets that leave the kernel the rules there protect the host, and `xfwd check` warns of those that would
+        // need a worker.
         if leaves && stages.last() == Some(&StageKind::Filter) {
             reader
                 .warning(rule, "nothing follows `filter`")
@@ -167,5 +189,17 @@ pub(super) fn read(file: &str, text: &str, files: &filter::Files) -> Result<Plan
     let bounce = bounce.map(Spanned::into_inner);
     let nat = nat.map(Nat::settings);
     let warnings = reader.finish()?;
-    Ok(Plan { dataplane, filter, deny_file, services, balance, nat, bounce, stages, warnings })
+    Ok(Plan {
+        dataplane,
+        filter,
+        deny_file,
+        services,
+        balance,
+        nat,
+        bounce,
+        stages,
+        custom,
+        steered,
+        warnings,
+    })
 }

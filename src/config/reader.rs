@@ -102,7 +102,7 @@ impl<'t> Section<'t> {
         name: &'static str,
         table: &'t DeTable<'t>,
         span: Span,
-        known: &'static [&'static str],
+        known: &[&'static str],
     ) -> Self {
         let mut misspelt = Vec::new();
         for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {

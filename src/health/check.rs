@@ -106,7 +106,7 @@ pub struct Target {
     pub port: u16,
     /// How it is checked.
     pub check: HealthCheck,
-    /// The service's way to it; needed by [`Through::Path`], unused by all other checks.
+    /// The service's way to it, if its next hop is known: a check [through](Through::Path) it fails without. Unused by all others.
     pub path: Option<ServicePath>,
 }
 

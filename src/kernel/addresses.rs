@@ -38,6 +38,7 @@ pub fn host_addresses() -> Result<Vec<IpAddr>, AddressError> {
 
 /// The host got or lost addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AddressChange {
     /// New addresses.
     pub added: Vec<IpAddr>,

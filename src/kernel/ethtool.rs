@@ -18,6 +18,7 @@ nix::ioctl_readwrite_bad!(siocethtool, libc::SIOCETHTOOL, libc::ifreq);
 /// How an interface may be divided into queues. Some drivers (most NICs) count `combined` channels, each with a
 /// receive and a transmit queue; some (veth) count receive and transmit queues apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Channels {
     /// Receive-only channels in use.
     pub rx: u32,

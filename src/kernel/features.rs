@@ -146,6 +146,7 @@ impl fmt::Display for Feature {
 
 /// Whether the running kernel has a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Probe {
     /// The feature.
     pub feature: Feature,
@@ -158,6 +159,7 @@ pub struct Probe {
 /// How it is known whether the kernel has a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Evidence {
     /// The kernel was asked.
     Asked,
@@ -168,6 +170,7 @@ pub enum Evidence {
 /// The running kernel lacks a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{feature} needs Linux {}.{}; this is Linux {}.{}", .feature.since().0, .feature.since().1, .running.0, .running.1)]
+#[non_exhaustive]
 pub struct Unsupported {
     /// What is missing.
     pub feature: Feature,
@@ -186,6 +189,7 @@ impl Unsupported {
 
 /// Huge pages of the default size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct HugePages {
     /// How many there are.
     pub total: u64,

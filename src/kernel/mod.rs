@@ -10,6 +10,7 @@ mod ethtool;
 pub mod features;
 pub mod filter;
 pub mod link;
+pub mod local_ports;
 mod neighbours;
 pub mod netdev;
 mod netlink;

@@ -31,6 +31,7 @@ pub enum RouteKind {
 
 /// The kernel's route to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Route {
     /// The address asked for.
     pub destination: IpAddr,

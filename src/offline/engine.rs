@@ -22,6 +22,7 @@ use crate::runtime::{self, StartError};
 use crate::stages::balance::BalanceControl;
 use crate::stages::bounce::Bounce;
 use crate::stages::filter::{Facts, FilterControl};
+use crate::worker::WorkerContext;
 
 /// A config, ready to be run over packets.
 pub struct Offline {
@@ -303,6 +304,10 @@ impl Stages {
                 StageKind::Bounce => {
                     let layer = plan.bounce.as_ref().map(|bounce| bounce.layer).unwrap_or_default();
                     Some(Box::new(Bounce::new(layer)))
+                }
+                StageKind::Custom(name) => {
+                    let custom = plan.custom.iter().find(|custom| custom.name() == *name);
+                    custom.map(|custom| custom.make(&WorkerContext::new(0, 1, [])))
                 }
             };
             list.extend(stage.map(|stage| (*kind, stage)));

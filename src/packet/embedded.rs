@@ -17,6 +17,7 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// What an ICMP error quotes, and where it lies. Offsets count from the Ethernet header of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Embedded {
     /// Addresses, ports and protocol of the quoted packet, as it was sent: its source is the receiver of the error. Ports
     /// are those of TCP, UDP and SCTP, also of a first fragment; 0 for other protocols and later fragments.

@@ -38,12 +38,12 @@ pub use udp::Udp;
 pub use xfwd_ebpf_types::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
 
 #[cfg(test)]
-#[path = "../../tests/support/packets.rs"]
-pub(crate) mod packets;
+pub(crate) use crate::testing::packets;
 
 /// A view was asked for over fewer bytes than its header has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{have} bytes are too short for {header}, which needs {need}")]
+#[non_exhaustive]
 pub struct Truncated {
     /// Name of the header, such as `an IPv4 header`.
     pub header: &'static str,

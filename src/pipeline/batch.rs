@@ -10,9 +10,15 @@ use super::{Packet, PortIndex, Span, Verdict};
 /// Most packets a batch holds: what the bits of one machine word can mark.
 pub const BATCH_SIZE: usize = 64;
 
+/// Most packets that the stages of a pipeline can make of their own for one batch ([`Batch::allocate`]).
+pub const MAX_ORIGINATED: usize = 32;
+
 /// Up to [`BATCH_SIZE`] packets from one port, their verdicts, and which of them are still undecided.
 pub struct Batch<'a> {
     packets: ArrayVec<Packet<'a>, BATCH_SIZE>,
+    /// Buffers for new packets.
+    spares: ArrayVec<&'a mut [u8], MAX_ORIGINATED>,
+    originated: u8,
     verdicts: [Verdict; BATCH_SIZE],
     undecided: u64,
     port: PortIndex,
@@ -26,12 +32,20 @@ pub type Verdicts = [Verdict; BATCH_SIZE];
 #[derive(Debug)]
 pub struct Decided {
     verdicts: Verdicts,
+    originated: u8,
     moved: ArrayVec<(u8, Span), BATCH_SIZE>,
 }
 
 impl Decided {
+    /// How many packets were made by stages: the last ones of the batch. The first of them lies in the buffer that was
+    /// [lent](Batch::lend) last, the next one in that before, and so on.
+    #[inline]
+    pub fn originated(&self) -> usize {
+        self.originated.into()
+    }
+
     /// The packets that lie elsewhere in their buffers than from the beginning to where they ended when they were
-    /// received: their indices, in order, and where they lie now.
+    /// received, and all that stages have made: their indices, in order, and where they lie now.
     #[inline]
     pub fn moved(&self) -> impl Iterator<Item = (usize, Span)> {
         self.moved.iter().map(|(index, span)| (usize::from(*index), *span))
@@ -52,7 +66,15 @@ impl<'a> Batch<'a> {
     #[inline]
     pub fn new(port: PortIndex) -> Self {
         let verdicts = [Verdict::Continue; BATCH_SIZE];
-        Self { packets: ArrayVec::new(), verdicts, undecided: 0, port, now: None }
+        Self {
+            packets: ArrayVec::new(),
+            spares: ArrayVec::new(),
+            originated: 0,
+            verdicts,
+            undecided: 0,
+            port,
+            now: None,
+        }
     }
 
     /// Adds a packet: the bytes of its first buffer, and the length of the whole packet.
@@ -77,6 +99,60 @@ impl<'a> Batch<'a> {
         self.packets.push(Packet::new(buffer, span, len));
     }
 
+    /// Lends the batch a buffer that [`allocate`](Batch::allocate) can make a packet in: for whoever runs batches, as a worker does.
+    ///
+    /// # Panics
+    ///
+    /// When the batch was lent [`MAX_ORIGINATED`] buffers already.
+    #[inline]
+    pub fn lend(&mut self, buffer: &'a mut [u8]) {
+        self.spares.push(buffer);
+    }
+
+    /// Makes a new packet of `len` zero bytes behind the others, with this verdict. With [`Verdict::Continue`] it is for the stages
+    /// behind this one to decide, and what nobody decides is dropped like any other packet.
+    ///
+    /// The packet comes from nowhere: [`Verdict::Bounce`] sends it out of the port by which the others of the batch came in. It leaves
+    /// behind them, and new packets leave in the order in which they were made. Who wants later stages to see its headers calls
+    /// [`reparse`](Packet::reparse) when they are written.
+    ///
+    /// `None` when no buffer is at hand: the stage has made as many as it [announced](super::Stage::originates), or all frames of the
+    /// worker are in use. Also when `len` is 0 or more than a buffer holds.
+    ///
+    /// ```
+    /// use xfwd::pipeline::{Batch, Stage, Verdict};
+    ///
+    /// /// Sends a copy of the first 64 bytes of every packet to a second port.
+    /// struct Mirror;
+    ///
+    /// impl Stage for Mirror {
+    ///     fn name(&self) -> &str { "mirror" }
+    ///     fn originates(&self) -> usize { 16 }
+    ///     fn process(&mut self, batch: &mut Batch<'_>) {
+    ///         for index in batch.undecided() {
+    ///             let (mut head, packet) = ([0; 64], batch.packet(index).bytes());
+    ///             let length = packet.len().min(head.len());
+    ///             head[..length].copy_from_slice(&packet[..length]);
+    ///             if let Some(copy) = batch.allocate(length, Verdict::Forward(1)) {
+    ///                 copy.bytes_mut().copy_from_slice(&head[..length]);
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn allocate(&mut self, len: usize, verdict: Verdict) -> Option<&mut Packet<'a>> {
+        if self.packets.is_full() || len == 0 || len > self.spares.last()?.len() {
+            return None;
+        }
+        let packet = Packet::make(self.spares.pop()?, len)?;
+        let index = self.packets.len();
+        self.packets.push(packet);
+        self.originated += 1;
+        self.undecided |= 1 << index;
+        self.decide(index, verdict);
+        self.packets.last_mut()
+    }
+
     /// Parses the headers of every packet.
     #[inline]
     pub fn parse(&mut self) {
@@ -85,7 +161,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Number of packets.
+    /// Number of packets, those that stages have made included.
     #[inline]
     pub fn len(&self) -> usize {
         self.packets.len()
@@ -172,7 +248,7 @@ impl<'a> Batch<'a> {
                 moved.push((index as u8, span));
             }
         }
-        Decided { verdicts: self.verdicts, moved }
+        Decided { verdicts: self.verdicts, originated: self.originated, moved }
     }
 }
 
@@ -225,6 +301,42 @@ mod tests {
             verdicts[..3],
             [Verdict::Drop(DropReason::Rule), Verdict::Bounce, Verdict::Drop(DropReason::Rule)]
         );
+    }
+
+    #[test]
+    fn a_new_packet_is_zero_and_stands_behind_the_others() {
+        let (mut frame, mut spares) = ([1u8; 60], [[2u8; 100]; 2]);
+        let mut batch = Batch::new(0);
+        batch.push(&mut frame, 60);
+        spares.iter_mut().for_each(|spare| batch.lend(spare));
+        assert!(
+            batch.allocate(0, Verdict::Bounce).is_none() && batch.allocate(101, Verdict::Bounce).is_none()
+        );
+        batch.each_undecided(|_| Verdict::Drop(DropReason::Rule));
+        assert_eq!(batch.allocate(64, Verdict::Continue).unwrap().bytes(), [0; 64]);
+        batch.allocate(1, Verdict::Forward(1)).unwrap().bytes_mut()[0] = 9;
+        assert!(batch.allocate(1, Verdict::Bounce).is_none(), "no buffer is left");
+        assert_eq!(batch.undecided().collect::<Vec<_>>(), [1], "a later stage decides");
+        batch.each_undecided(|packet| {
+            packet.push_front(4).unwrap();
+            Verdict::Bounce
+        });
+        assert_eq!((batch.len(), batch.packet(2).bytes()), (3, &[9][..]));
+        let decided = batch.finish();
+        assert_eq!(decided[..3], [Verdict::Drop(DropReason::Rule), Verdict::Bounce, Verdict::Forward(1)]);
+        assert_eq!(decided.originated(), 2);
+        let moved: Vec<_> = decided.moved().collect();
+        assert_eq!(moved, [(1, Span { start: 0, end: 68 }), (2, Span { start: 0, end: 1 })]);
+        assert_eq!((spares[1][4], spares[0][0]), (0, 9), "the buffer that was lent last is taken first");
+    }
+
+    #[test]
+    fn a_full_batch_has_no_place_for_a_new_packet() {
+        let (mut frames, mut spare) = (vec![[0u8; 60]; BATCH_SIZE], [0; 60]);
+        let mut batch = Batch::new(0);
+        frames.iter_mut().for_each(|frame| batch.push(frame, 60));
+        batch.lend(&mut spare);
+        assert!(batch.allocate(60, Verdict::Bounce).is_none());
     }
 
     #[test]

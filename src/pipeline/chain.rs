@@ -16,6 +16,9 @@ macro_rules! tuple_of_stages {
             fn reads_headers(&self) -> bool {
                 $(self.$index.reads_headers() ||)* false
             }
+            fn originates(&self) -> usize {
+                [$(self.$index.originates()),*].into_iter().fold(0, usize::saturating_add)
+            }
             #[inline]
             fn housekeeping(&mut self) {
                 $(self.$index.housekeeping();)*
@@ -68,6 +71,9 @@ impl Stage for Pipeline {
     }
     fn reads_headers(&self) -> bool {
         self.stages.iter().any(|stage| stage.reads_headers())
+    }
+    fn originates(&self) -> usize {
+        self.stages.iter().map(Stage::originates).fold(0, usize::saturating_add)
     }
     fn housekeeping(&mut self) {
         for stage in &mut self.stages {

@@ -42,9 +42,9 @@ mod packet;
 mod stage;
 mod verdict;
 
-pub use batch::{BATCH_SIZE, Batch, Decided, Undecided, Verdicts};
+pub use batch::{BATCH_SIZE, Batch, Decided, MAX_ORIGINATED, Undecided, Verdicts};
 pub use chain::Pipeline;
 pub use counter::Counter;
-pub use packet::{NoRoom, Packet, Span};
+pub use packet::{EditError, NoRoom, Packet, Span};
 pub use stage::Stage;
 pub use verdict::{DropReason, PortIndex, Verdict};

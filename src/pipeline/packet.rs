@@ -1,5 +1,11 @@
 //! One packet of a batch.
 
+mod edit;
+mod payload;
+mod reply;
+mod views;
+mod vlan;
+
 use crate::packet::{Headers, parse};
 
 /// A received packet: its bytes, and what the parser found in them.
@@ -13,23 +19,57 @@ use crate::packet::{Headers, parse};
 /// moving the rest ([`push_front`](Packet::push_front)); where there is none, the bytes are moved back within the
 /// buffer, which costs a copy of the packet and is otherwise the same. After either, offsets in [`Headers`] are those of
 /// the packet as it was, until [`reparse`](Packet::reparse).
+///
+/// # Headers
+///
+/// [`ethernet`](Packet::ethernet), [`ipv4`](Packet::ipv4) and so on are views of the headers that the parser found, to be
+/// read or, with `_mut`, written field by field. What changes several places at once, a checksum with an address or a length
+/// with a payload, is a method of the packet ([`set_source`](Packet::set_source), [`set_payload`](Packet::set_payload),
+/// [`push_vlan`](Packet::push_vlan), [`reply_udp`](Packet::reply_udp)) and keeps [`Headers`] right as well. These need a pipeline that
+/// [reads headers](super::Stage::reads_headers), or a [`reparse`](Packet::reparse) before.
 pub struct Packet<'a> {
     buffer: &'a mut [u8],
+    // Offsets of 32 bits keep a packet in little more than one cache line.
     /// Where the packet begins in the buffer.
-    start: usize,
+    start: u32,
     /// One past its last byte in the buffer.
-    end: usize,
-    /// As it was received.
-    received_end: usize,
+    end: u32,
+    /// As it was received; [`MADE_HERE`] for one that was not received.
+    received_end: u32,
     /// Of the whole packet.
     len: u32,
+    mark: u64,
     headers: Headers,
 }
+
+/// No buffer ends there.
+const MADE_HERE: u32 = u32::MAX;
 
 /// The buffer of a packet has no room for what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no room in the packet's buffer")]
 pub struct NoRoom;
+
+/// Why a packet cannot be changed as asked. It is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// The parser found no header, whole and well-formed, that takes this.
+    #[error("the packet has no header that takes this")]
+    NoHeader,
+    /// The result does not fit the packet's buffer or the length fields of its headers, or the packet lies in several buffers.
+    #[error("no room in the packet's buffer")]
+    NoRoom,
+    /// Nobody must answer it: an address is not that of a single host, or it has options that an answer would have to mirror.
+    #[error("the packet must not be answered")]
+    NotAnswerable,
+}
+
+impl From<NoRoom> for EditError {
+    fn from(_: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
 
 /// Where a packet lies in its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,20 +83,34 @@ pub struct Span {
 impl<'a> Packet<'a> {
     pub(super) fn new(buffer: &'a mut [u8], Span { start, end }: Span, len: u32) -> Self {
         assert!(start <= end && end <= buffer.len(), "a packet lies in its buffer");
-        Self { buffer, start, end, received_end: end, len, headers: Headers::default() }
+        assert!(buffer.len() < MADE_HERE as usize, "a buffer is shorter than 4 GiB");
+        let (start, end) = (start as u32, end as u32);
+        Self { buffer, start, end, received_end: end, len, mark: 0, headers: Headers::default() }
+    }
+
+    /// A packet of `len` zero bytes that was not received. `None` when the buffer is shorter.
+    pub(super) fn make(buffer: &'a mut [u8], len: usize) -> Option<Self> {
+        buffer.get_mut(..len)?.fill(0);
+        let packet = Self::new(buffer, Span { start: 0, end: len }, len as u32);
+        Some(Self { received_end: MADE_HERE, ..packet })
+    }
+
+    #[inline(always)]
+    fn span(&self) -> Span {
+        Span { start: self.start as usize, end: self.end as usize }
     }
 
     /// The bytes from the Ethernet header on.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        &self.buffer[self.start as usize..self.end as usize]
     }
 
     /// The bytes, to be changed in place. Who changes a field that [`Headers`] holds (an offset, a port, a
     /// VLAN tag) calls [`reparse`](Packet::reparse) afterwards.
     #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.start..self.end]
+        &mut self.buffer[self.start as usize..self.end as usize]
     }
 
     /// Length of the whole packet in bytes, without frame check sequence.
@@ -76,25 +130,50 @@ impl<'a> Packet<'a> {
     /// The headers beside the bytes, for a stage that reads the one while it changes the other.
     #[inline(always)]
     pub fn headers_and_bytes(&mut self) -> (&Headers, &mut [u8]) {
-        (&self.headers, &mut self.buffer[self.start..self.end])
+        (&self.headers, &mut self.buffer[self.start as usize..self.end as usize])
+    }
+
+    /// What a stage has written down about the packet for the stages behind it; 0 if none has. Its meaning is theirs: a
+    /// tenant, a class, the index of an entry in a table of the worker. It stays in the worker and is not sent.
+    ///
+    /// ```
+    /// use xfwd::pipeline::{Batch, Verdict};
+    ///
+    /// let mut bytes = [0; 60];
+    /// let mut batch = Batch::new(0);
+    /// batch.push(&mut bytes, 60);
+    /// // The first stage classifies, the second one acts.
+    /// batch.each_undecided(|packet| { packet.set_mark(7); Verdict::Continue });
+    /// batch.each_undecided(|packet| if packet.mark() == 7 { Verdict::Bounce } else { Verdict::Continue });
+    /// assert_eq!(batch.finish()[0], Verdict::Bounce);
+    /// ```
+    #[inline(always)]
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// Sets the [`mark`](Packet::mark).
+    #[inline(always)]
+    pub fn set_mark(&mut self, mark: u64) {
+        self.mark = mark;
     }
 
     /// Parses the bytes again.
     #[inline]
     pub fn reparse(&mut self) {
-        self.headers = parse(&self.buffer[self.start..self.end], self.len as usize);
+        self.headers = parse(&self.buffer[self.start as usize..self.end as usize], self.len as usize);
     }
 
     /// Whether all of the packet lies in this one buffer.
     #[inline(always)]
     pub fn is_linear(&self) -> bool {
-        self.end - self.start == self.len as usize
+        self.end - self.start == self.len
     }
 
     /// Free bytes in front of the packet, which [`push_front`](Packet::push_front) takes without a copy.
     #[inline(always)]
     pub fn room(&self) -> usize {
-        self.start
+        self.start as usize
     }
 
     /// Makes the packet `count` bytes longer at its front. What these bytes hold is not specified.
@@ -105,12 +184,13 @@ impl<'a> Packet<'a> {
     /// behind it, or it lies in several buffers. The packet is as it was then.
     #[inline]
     pub fn push_front(&mut self, count: usize) -> Result<(), NoRoom> {
-        if let Some(start) = self.start.checked_sub(count) {
-            self.start = start;
+        if let Some(start) = self.room().checked_sub(count) {
+            self.start = start as u32;
         } else {
-            self.move_back(count - self.start)?;
+            self.move_back(count - self.room())?;
             self.start = 0;
         }
+        // What has been found to fit a buffer fits 32 bits.
         self.len += count as u32;
         Ok(())
     }
@@ -119,11 +199,12 @@ impl<'a> Packet<'a> {
     #[cold]
     #[inline(never)]
     fn move_back(&mut self, count: usize) -> Result<(), NoRoom> {
-        if !self.is_linear() || self.buffer.len() - self.end < count {
+        let Span { start, end } = self.span();
+        if !self.is_linear() || self.buffer.len() - end < count {
             return Err(NoRoom);
         }
-        self.buffer.copy_within(self.start..self.end, self.start + count);
-        self.end += count;
+        self.buffer.copy_within(start..end, start + count);
+        self.end += count as u32;
         Ok(())
     }
 
@@ -134,37 +215,64 @@ impl<'a> Packet<'a> {
     /// [`NoRoom`] when the packet's first buffer holds fewer.
     #[inline]
     pub fn pull_front(&mut self, count: usize) -> Result<(), NoRoom> {
-        if count > self.end - self.start {
+        if count > (self.end - self.start) as usize {
             return Err(NoRoom);
         }
-        self.start += count;
+        self.start += count as u32;
         self.len -= count as u32;
         Ok(())
     }
 
-    /// Makes the packet `len` bytes long: trims it at its end, or adds zeros there.
+    /// Makes the packet `len` bytes long: trims it at its end, or adds zeros there. Length fields of its headers are left as
+    /// they are; [`resize_payload`](Packet::resize_payload) changes both.
     ///
     /// # Errors
     ///
     /// [`NoRoom`] when its buffer is too small, or the packet lies in several buffers. It is as it was then.
     pub fn resize(&mut self, len: usize) -> Result<(), NoRoom> {
-        let end = self.start + len;
-        if !self.is_linear() || end > self.buffer.len() {
+        let before = self.end as usize;
+        let end = self.room().checked_add(len).filter(|end| *end <= self.buffer.len()).ok_or(NoRoom)?;
+        if !self.is_linear() {
             return Err(NoRoom);
         }
-        if end > self.end {
-            self.buffer[self.end..end].fill(0);
+        if end > before {
+            self.buffer[before..end].fill(0);
         }
-        self.end = end;
+        self.end = end as u32;
         self.len = len as u32;
         Ok(())
+    }
+
+    /// Adds bytes at the end of the packet. Length fields of its headers are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] when its buffer is too small, or the packet lies in several buffers. It is as it was then.
+    pub fn push_back(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        let before = self.end as usize;
+        let end = before.checked_add(bytes.len()).ok_or(NoRoom)?;
+        if !self.is_linear() {
+            return Err(NoRoom);
+        }
+        self.buffer.get_mut(before..end).ok_or(NoRoom)?.copy_from_slice(bytes);
+        self.end = end as u32;
+        self.len += bytes.len() as u32;
+        Ok(())
+    }
+
+    /// Makes the packet `count` bytes shorter at its end. Length fields of its headers are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] when it holds fewer, or lies in several buffers. It is as it was then.
+    pub fn pull_back(&mut self, count: usize) -> Result<(), NoRoom> {
+        self.resize(self.len().checked_sub(count).ok_or(NoRoom)?)
     }
 
     /// Where the packet lies in its buffer, if that is not from the buffer's beginning to where it was received to.
     #[inline(always)]
     pub(super) fn moved(&self) -> Option<Span> {
-        (self.start != 0 || self.end != self.received_end)
-            .then_some(Span { start: self.start, end: self.end })
+        (self.start != 0 || self.end != self.received_end).then(|| self.span())
     }
 }
 
@@ -236,5 +344,32 @@ mod tests {
         );
         packet.pull_front(30).unwrap();
         assert_eq!(packet.len(), 8_990);
+    }
+
+    #[test]
+    fn bytes_are_added_and_taken_at_the_end() {
+        let mut buffer = [7u8; 64];
+        let mut packet = packet(&mut buffer, 2, 60);
+        packet.push_back(b"tail").unwrap();
+        assert_eq!((packet.len(), &packet.bytes()[58..]), (62, &b"tail"[..]));
+        assert_eq!(packet.push_back(b"x"), Err(NoRoom));
+        packet.pull_back(62).unwrap();
+        assert_eq!((packet.len(), packet.pull_back(1)), (0, Err(NoRoom)));
+    }
+
+    #[test]
+    fn lengths_that_no_buffer_has_are_refused() {
+        let mut buffer = [7u8; 64];
+        let mut packet = packet(&mut buffer, 2, 60);
+        for count in [63, 1 << 32, usize::MAX - 1, usize::MAX] {
+            assert_eq!((packet.resize(count), packet.push_front(count)), (Err(NoRoom), Err(NoRoom)));
+            assert_eq!((packet.pull_front(count), packet.pull_back(count)), (Err(NoRoom), Err(NoRoom)));
+        }
+        assert_eq!((packet.len(), packet.room()), (58, 2));
+    }
+
+    #[test]
+    fn a_packet_is_little_more_than_a_cache_line() {
+        assert_eq!(size_of::<Packet<'_>>(), 72);
     }
 }

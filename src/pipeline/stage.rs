@@ -23,6 +23,13 @@ pub trait Stage: Send {
         true
     }
 
+    /// How many packets of its own this stage makes for one batch at most ([`Batch::allocate`]). A worker keeps so many frames at hand,
+    /// up to [`MAX_ORIGINATED`](super::MAX_ORIGINATED) for all of its stages, and receives that many packets less at a time.
+    /// It asks once, when it is made.
+    fn originates(&self) -> usize {
+        0
+    }
+
     /// Called between batches, also when there was no packet: at least ten times a second. The place to take in
     /// what other threads have to say.
     fn housekeeping(&mut self) {}
@@ -37,6 +44,9 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
     }
     fn reads_headers(&self) -> bool {
         (**self).reads_headers()
+    }
+    fn originates(&self) -> usize {
+        (**self).originates()
     }
     fn housekeeping(&mut self) {
         (**self).housekeeping();

@@ -5,6 +5,7 @@ pub type PortIndex = u8;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verdict {
     /// No decision: the next stage looks at it. Behind the last stage it means
     /// [`Drop`](Verdict::Drop) for [`DropReason::Undecided`], since a packet that left the kernel cannot be given back.

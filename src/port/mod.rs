@@ -52,6 +52,12 @@ pub trait Port {
     /// was received to. Costs a copy of the packet if it does not lie at the beginning.
     fn place(&self, frame: &mut Self::Frame, span: Span);
 
+    /// Makes a frame of the pool send the packet that was written to `span` in its [`buffer`](Port::buffer): one frame, whatever the frame
+    /// was used for before.
+    fn place_new(&self, frame: &mut Self::Frame, span: Span) {
+        self.place(frame, span);
+    }
+
     /// Moves as many frames as fit from the front of `backlog` to the tx ring, and tells the other side when it has
     /// to be told.
     ///

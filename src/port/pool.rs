@@ -52,6 +52,12 @@ impl<F> FramePool<F> {
         taken
     }
 
+    /// A pool of the last `count` free frames, or as many as there are, which takes back all that this one does.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn split_off(&mut self, count: usize) -> Self {
+        Self { free: self.free.split_off(self.free.len().saturating_sub(count)), total: self.total }
+    }
+
     /// The free frames.
     pub fn iter(&self) -> impl Iterator<Item = &F> {
         self.free.iter()

@@ -14,6 +14,7 @@ const MAX_FRAMES: usize = BATCH_SIZE + MAX_FRAGMENTS;
 pub struct Received<F> {
     frames: ArrayVec<F, MAX_FRAMES>,
     packets: ArrayVec<Span, BATCH_SIZE>,
+    limit: u8,
 }
 
 #[derive(Clone, Copy)]
@@ -25,11 +26,22 @@ struct Span {
 
 impl<F> Default for Received<F> {
     fn default() -> Self {
-        Self { frames: ArrayVec::new(), packets: ArrayVec::new() }
+        Self::with_limit(BATCH_SIZE)
     }
 }
 
 impl<F> Received<F> {
+    /// For so many packets, at most [`BATCH_SIZE`].
+    pub fn with_limit(packets: usize) -> Self {
+        Self { frames: ArrayVec::new(), packets: ArrayVec::new(), limit: packets.min(BATCH_SIZE) as u8 }
+    }
+
+    /// Sets for how many packets there is room in all, at most [`BATCH_SIZE`], and gives what it was before: for a port around another one
+    /// that is to take fewer.
+    pub fn set_limit(&mut self, packets: usize) -> usize {
+        std::mem::replace(&mut self.limit, packets.min(BATCH_SIZE) as u8).into()
+    }
+
     /// Number of packets.
     #[inline]
     pub fn len(&self) -> usize {
@@ -45,7 +57,7 @@ impl<F> Received<F> {
     /// How many frames fit before a packet could find no room. A port takes at most so many.
     #[inline]
     pub fn room(&self) -> usize {
-        (BATCH_SIZE - self.packets.len()).min(MAX_FRAMES - self.frames.len())
+        usize::from(self.limit).saturating_sub(self.packets.len()).min(MAX_FRAMES - self.frames.len())
     }
 
     /// Adds a packet of one frame, `len` bytes of which were received, room in front of the packet included.
@@ -123,6 +135,14 @@ mod tests {
         received.drain(|index, frame, last| out.push((index, frame, last)));
         assert_eq!(out, [(0, 'a', true), (1, 'b', false), (1, 'c', false), (1, 'd', true), (2, 'e', true)]);
         assert!(received.is_empty());
+    }
+
+    #[test]
+    fn a_limit_is_for_packets_in_all() {
+        let mut received = Received::with_limit(2);
+        received.push(0, 60);
+        assert_eq!((received.room(), received.set_limit(1), received.room()), (1, 2, 0));
+        assert_eq!((received.set_limit(1_000), received.room()), (1, BATCH_SIZE - 1));
     }
 
     #[test]

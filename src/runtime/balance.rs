@@ -15,9 +15,11 @@ use foldhash::fast::FixedState;
 use super::StartError;
 use super::events::EventSender;
 use super::running::Event;
-use crate::config::{BackendState, Forward, Plan, Service, StageKind};
+use crate::config::{BackendState, Forward, NatSettings, Plan, Service, StageKind};
 use crate::health::{self, Delivery, Health, HealthKind, ServicePath, Target, Through};
+use crate::kernel::addresses::host_addresses;
 use crate::kernel::link::Link;
+use crate::kernel::local_ports;
 use crate::kernel::next_hops::{Answer, Change, NextHop, NextHops, Unresolved};
 use crate::packet::MacAddress;
 use crate::pipeline::PortIndex;
@@ -39,6 +41,8 @@ pub(super) struct Balancer {
     control: Arc<BalanceControl>,
     shared: Arc<Shared>,
     next_hops: NextHops,
+    /// Found before the start.
+    warnings: Vec<String>,
     health: Arc<Mutex<Option<Health>>>,
     /// Closed to end the ticker.
     stop: Option<Sender<()>>,
@@ -114,10 +118,11 @@ impl Shared {
             .iter()
             .filter_map(|change| Some((told.checked.get(&change.id)?.clone(), change)))
             .collect();
-        drop(told);
+        // Told before anybody else says what is checked.
         control.set_health(
             known.iter().map(|((service, address), change)| (service.as_str(), *address, change.to.serves())),
         );
+        drop(told);
         for ((service, address), change) in known {
             // That a backend is up at once is no news.
             if change.from.serves() != change.to.serves() {
@@ -129,6 +134,39 @@ impl Shared {
                 });
             }
         }
+    }
+
+    /// A warning when health checks would come from a VIP, to which the answers do not come back.
+    fn warn_of_vip_source(&self) -> Option<String> {
+        let told = self.told();
+        if told.services.iter().all(|service| service.health.is_none()) {
+            return None;
+        }
+        // Few, however many backends there are.
+        let mut sources: HashMap<IpAddr, IpAddr> = HashMap::new();
+        for (backend, hop) in &told.hops {
+            sources.extend(hop.preferred_source.map(|source| (source, *backend)));
+        }
+        sources.into_iter().find_map(|(source, backend)| {
+            let service = told.services.iter().find(|service| service.vip.contains(source))?;
+            Some(format!(
+                "this host sends to backend {backend} from {source}, which is of service {}: health checks will hear \
+                 nothing; give the host an address that is nearer to its backends, or {source} `preferred_lft 0` (IPv6)",
+                service.name
+            ))
+        })
+    }
+
+    /// A backend that is no longer checked is taken to be healthy, whatever was said of it last.
+    fn trust_unchecked(&self, control: &BalanceControl) {
+        let told = self.told();
+        let checked: HashSet<(&str, IpAddr)> =
+            told.checked.values().map(|(service, address)| (service.as_str(), *address)).collect();
+        let all = told.services.iter().flat_map(|service| {
+            service.backends.iter().map(|backend| (service.name.as_str(), backend.address))
+        });
+        let unchecked = all.filter(|backend| !checked.contains(backend));
+        control.set_health(unchecked.map(|(service, address)| (service, address, true)));
     }
 
     /// What is to be checked.
@@ -215,8 +253,11 @@ impl Balancer {
             let (shared, control) = (Arc::clone(&shared), Arc::clone(&control));
             move |changes: &[Change]| shared.changed(&control, changes)
         };
-        let next_hops = NextHops::start(ports, wanted(plan), on_change)?;
-        let balancer = Self { control, shared, next_hops, health: Arc::default(), stop: None, ticker: None };
+        let next_hops = NextHops::start(ports, wanted(plan).collect(), on_change)?;
+        let warnings =
+            plan.nat.iter().flat_map(|nat| shared_ports(nat).into_iter().chain(foreign(nat))).collect();
+        let balancer =
+            Self { control, shared, next_hops, warnings, health: Arc::default(), stop: None, ticker: None };
         balancer.check(plan)?;
         Ok(Some(balancer))
     }
@@ -241,7 +282,9 @@ impl Balancer {
 
     /// Waits a moment for the neighbours, and begins with health checks. Returns warnings.
     pub fn start(&mut self) -> Result<Vec<String>, StartError> {
-        let warnings = unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE));
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(unresolved(&self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE)));
+        warnings.extend(self.shared.warn_of_vip_source());
         let on_change = {
             let (shared, control) = (Arc::clone(&self.shared), Arc::clone(&self.control));
             move |changes: &[health::Change]| shared.checked(&control, changes)
@@ -275,23 +318,42 @@ impl Balancer {
     ///
     /// [`StartError`]; the old plan goes on.
     pub fn reload(&self, plan: &Plan) -> Result<Vec<String>, StartError> {
-        let before = wanted_of(&self.shared.told().services);
-        self.next_hops.set_wanted(wanted(plan));
-        let missing = self.next_hops.wait_resolved(NEIGHBOUR_PATIENCE);
-        let applied = self.check(plan).and_then(|()| Ok(self.control.set_services(services(plan))?));
+        let next: HashSet<IpAddr> = wanted(plan).collect();
+        // Backends that were removed may have flows for long.
+        let running = self.control.addresses();
+        self.next_hops.set_wanted(next.union(&running).copied().collect());
+        // Backends that had no next hop before are no reason to wait.
+        let mut missing =
+            self.next_hops.wait_resolved_of(NEIGHBOUR_PATIENCE, |backend| !running.contains(backend));
+        missing.retain(|(backend, _)| next.contains(backend));
+        let applied = self.check(plan).and_then(|()| self.balance(&plan.services));
         if let Err(error) = applied {
-            self.next_hops.set_wanted(before);
+            self.next_hops.set_wanted(running.into_iter().collect());
             return Err(error);
         }
-        let mut told = self.shared.told();
-        told.services.clone_from(&plan.services);
-        let kept: HashSet<IpAddr> = wanted(plan).into_iter().collect();
-        told.hops.retain(|address, _| kept.contains(address));
-        drop(told);
-        if let Some(health) = &*lock(&self.health) {
-            health.set_targets(self.shared.targets())?;
+        let kept = self.control.addresses();
+        self.shared.told().hops.retain(|address, _| kept.contains(address));
+        let gone = running.difference(&kept).map(|address| (*address, None));
+        self.control.set_egress(gone);
+        self.next_hops.set_wanted(kept.into_iter().collect());
+        Ok(unresolved(&missing).into_iter().chain(self.shared.warn_of_vip_source()).collect())
+    }
+
+    /// Balances and checks these services from now on, or, with an error, goes on as before.
+    fn balance(&self, services: &[Service]) -> Result<(), StartError> {
+        self.control.set_services(services.iter().map(balanced).collect())?;
+        let before = std::mem::replace(&mut self.shared.told().services, services.to_vec());
+        let health = lock(&self.health);
+        let Some(checks) = &*health else { return Ok(()) };
+        if let Err(error) = checks.set_targets(self.shared.targets()) {
+            // Both were so a moment ago.
+            self.shared.told().services.clone_from(&before);
+            self.control.set_services(before.iter().map(balanced).collect())?;
+            checks.set_targets(self.shared.targets())?;
+            return Err(error.into());
         }
-        Ok(unresolved(&missing))
+        self.shared.trust_unchecked(&self.control);
+        Ok(())
     }
 }
 
@@ -311,12 +373,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wanted(plan: &Plan) -> Vec<IpAddr> {
-    wanted_of(&plan.services)
-}
-
-fn wanted_of(services: &[Service]) -> Vec<IpAddr> {
-    services.iter().flat_map(|service| &service.backends).map(|backend| backend.address).collect()
+fn wanted(plan: &Plan) -> impl Iterator<Item = IpAddr> {
+    plan.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address)
 }
 
 /// What the services of a config share, as the stages of so many workers take it.
@@ -412,6 +470,33 @@ fn check_backend(
         None => format!("via {gateway} on {link}"),
         Some(vlan) => format!("via {gateway} by VLAN {vlan} of {link}"),
     }))
+}
+
+/// A warning if connections of this host may use what `nat` uses.
+fn shared_ports(nat: &NatSettings) -> Option<String> {
+    let taken = local_ports::taken_of(&nat.ports)?;
+    let hosts = host_addresses().ok()?;
+    let shared = nat.addresses.iter().find(|address| hosts.contains(address))?;
+    Some(format!(
+        "nat: this host may take the ports {} to {} of {shared} for connections of its own, and would not get their answers: \
+         give `[nat]` other `ports`, an address of its own, or set net.ipv4.ip_local_reserved_ports",
+        taken.start(),
+        taken.end()
+    ))
+}
+
+/// A warning about addresses that nobody may answer ARP for. It is none of an error: they can be routed here.
+fn foreign(nat: &NatSettings) -> Option<String> {
+    let hosts = host_addresses().ok()?;
+    let foreign: Vec<String> =
+        nat.addresses.iter().filter(|address| !hosts.contains(address)).map(ToString::to_string).collect();
+    (!foreign.is_empty()).then(|| {
+        format!(
+            "nat: this host does not have {}: the answers of backends only arrive if they are routed here; \
+             `ip address add` gives an interface the address",
+            foreign.join(" and ")
+        )
+    })
 }
 
 /// Warnings about backends that have no next hop yet.

@@ -6,6 +6,7 @@ use crate::stages::balance::{BalanceControl, StageCounters};
 
 /// What all workers have counted of balancing besides backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct BalanceSnapshot {
     /// Of the connection tables.
     pub connections: Connections,
@@ -22,6 +23,7 @@ macro_rules! sums {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
         pub struct $name { $($(#[$doc])* pub $field: u64,)* }
     };
 }

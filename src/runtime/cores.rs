@@ -5,6 +5,7 @@ use thiserror::Error;
 /// A core was named that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("core {core} cannot be used: this process may use {}", listing(.usable))]
+#[non_exhaustive]
 pub struct NoSuchCore {
     /// The core that was asked for.
     pub core: usize,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::NoSuchCore;
+use crate::config::InvalidSize;
 use crate::kernel::addresses::AddressError;
 use crate::kernel::capabilities::MissingCapabilities;
 use crate::kernel::deny::StartDenyError;
@@ -26,6 +27,9 @@ pub enum StartError {
     /// No queue was asked for.
     #[error("0 queues were asked for; at least 1 is needed")]
     NoQueue,
+    /// Rings or frames of a size that does not work.
+    #[error(transparent)]
+    Size(#[from] InvalidSize),
     /// The same interface twice.
     #[error("interface {0} was named twice")]
     InterfaceTwice(String),
@@ -106,13 +110,13 @@ pub enum StartError {
     PoolTooSmall(#[from] crate::config::PoolTooSmall),
     /// The pool of `[nat]` could not be made.
     #[error("nat: {0}")]
-    Nat(crate::stages::balance::nat::PoolError),
+    Nat(#[source] crate::stages::balance::nat::PoolError),
     /// Health checks could not be started.
     #[error(transparent)]
     Health(#[from] crate::health::HealthError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
-    Thread(std::io::Error),
+    Thread(#[source] std::io::Error),
     /// The rules of the filter do not fit the XDP program's maps.
     #[error("filter: {0}")]
     Filter(#[from] PlanError),
@@ -136,7 +140,7 @@ pub enum StartError {
     Worker(#[from] WorkerEnd),
     /// A socket could not be duplicated to read its statistics.
     #[error("cannot duplicate a socket to read its statistics: {0}")]
-    Duplicate(std::io::Error),
+    Duplicate(#[source] std::io::Error),
 }
 
 /// Why a run ended that nobody had stopped.

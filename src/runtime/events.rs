@@ -71,6 +71,13 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_ever_is_told() {
+        let (sender, receiver) = channel();
+        sender.send(Event::WorkerEnded(0));
+        assert_eq!(receiver.wait(Duration::MAX), Some(Event::WorkerEnded(0)));
+    }
+
+    #[test]
     fn nothing_is_waited_for_when_all_senders_are_gone() {
         let (_, receiver) = channel();
         assert_eq!(receiver.wait(Duration::from_millis(1)), None);

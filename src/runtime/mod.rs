@@ -1,6 +1,6 @@
 //! Puts plan, kernel, ports and workers together: start, watch, stop.
 //!
-//! [`start`] does everything in an order in which a failure leaves nothing behind:
+//! [`Runner`] says what to run on what, and [`Runner::start`] does everything in an order in which a failure leaves nothing behind:
 //!
 //! 1. look: privileges, interfaces, their queues and what is attached to them, routes to the backends;
 //! 2. open: UMEM and sockets, fill rings primed;
@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod plan;
 mod reload;
+mod runner;
 mod running;
 mod snapshot;
 mod start;
@@ -33,6 +34,6 @@ pub use plan::kernel_plan;
 #[cfg(feature = "offline")]
 pub(crate) use plan::{filter as filter_control, steering};
 pub use reload::ReloadError;
+pub use runner::Runner;
 pub use running::{Event, Running};
 pub use snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, Verdicts, WorkerRow};
-pub use start::{Options, start, start_with};

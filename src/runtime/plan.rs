@@ -13,6 +13,7 @@ use crate::pipeline::Pipeline;
 use crate::stages::balance::BalanceControl;
 use crate::stages::bounce::Bounce;
 use crate::stages::filter::{FilterControl, Prefix};
+use crate::worker::WorkerContext;
 
 /// What the XDP program is told to take out of the kernel.
 pub(crate) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
@@ -23,6 +24,7 @@ pub(crate) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
     if balanced {
         steered.extend(plan.nat.iter().flat_map(steered_nat));
     }
+    steered.extend(plan.steered.iter().cloned());
     Steering {
         all,
         services: steered,
@@ -98,14 +100,14 @@ pub(super) struct Controls {
 }
 
 /// The pipeline of one worker.
-pub(super) fn pipeline(plan: &Plan, worker: usize, controls: &mut Controls) -> Pipeline {
+pub(super) fn pipeline(plan: &Plan, context: &WorkerContext, controls: &mut Controls) -> Pipeline {
     let mut pipeline = Pipeline::new();
     let mut filter = controls.filter.as_mut();
     for stage in &plan.stages {
         match stage {
             StageKind::Balance => {
                 if let Some(control) = &controls.balance {
-                    pipeline.push(Box::new(control.stage(worker)));
+                    pipeline.push(Box::new(control.stage(context.worker())));
                 }
             }
             StageKind::Filter => {
@@ -117,6 +119,11 @@ pub(super) fn pipeline(plan: &Plan, worker: usize, controls: &mut Controls) -> P
             StageKind::Bounce => {
                 let layer = plan.bounce.as_ref().map(|bounce| bounce.layer).unwrap_or_default();
                 pipeline.push(Box::new(Bounce::new(layer)));
+            }
+            StageKind::Custom(name) => {
+                if let Some(custom) = plan.custom.iter().find(|custom| custom.name() == *name) {
+                    pipeline.push(custom.make(context));
+                }
             }
         }
     }

@@ -36,6 +36,11 @@ impl ReloadError {
         differs(runs.deny_file == next.deny_file, "[deny]")?;
         differs(runs.bounce == next.bounce, "[bounce]")?;
         differs(runs.stages == next.stages, "[pipeline]")?;
+        for (one, other) in [(runs, next), (next, runs)] {
+            let differing = one.custom.iter().find(|stage| !other.custom.contains(stage));
+            differing.map_or(Ok(()), |stage| Err(Self::NeedsRestart(stage.name())))?;
+        }
+        differs(runs.steered == next.steered, "what leaves the kernel")?;
         differs(runs.balance == next.balance, "[balance]")?;
         differs(runs.nat == next.nat, "[nat]")
     }

@@ -24,7 +24,7 @@ use crate::port::PortError;
 use crate::port::xsk::{QueueReport, options};
 use crate::stages::balance::BalanceControl;
 use crate::stages::filter::{FilterControl, RuleCounters};
-use crate::worker::{WorkerCounters, WorkerEnd, WorkerThread};
+use crate::worker::{Counters, WorkerCounters, WorkerEnd, WorkerThread};
 
 /// Something that happened while running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct Running {
     pub(super) balancer: Option<Balancer>,
     /// What the balancer's stages count: to be read when it has ended, too.
     pub(super) balance: Option<Arc<BalanceControl>>,
+    /// Those of the stages' own.
+    pub(super) counters: Counters,
     pub(super) addresses: Option<AddressWatcher>,
     pub(super) link_watcher: Option<LinkWatcher>,
     /// Names of interfaces that are gone.
@@ -160,6 +162,7 @@ impl Running {
             deny: self.deny.list().counts(),
             backends: self.balance.as_ref().map(|control| control.counters()).unwrap_or_default(),
             balance: self.balance.as_deref().map(BalanceSnapshot::of),
+            counters: self.counters.sums(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Everything that can be counted, at one moment.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::balance_snapshot::BalanceSnapshot;
@@ -34,10 +36,13 @@ pub struct Snapshot {
     pub backends: Vec<BackendCounters>,
     /// What is counted of balancing besides backends, if anything is balanced.
     pub balance: Option<BalanceSnapshot>,
+    /// What stages of the caller's own count, by name: see [`WorkerContext::counter`](crate::worker::WorkerContext::counter).
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Sums over all workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Totals {
     /// Packets received.
     pub packets: u64,
@@ -53,6 +58,7 @@ pub struct Totals {
 
 /// Packets by verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Verdicts {
     /// Sent out of the port they came in by.
     pub bounce: u64,
@@ -64,6 +70,7 @@ pub struct Verdicts {
 
 /// What the XDP program of one interface did.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct InterfaceSnapshot {
     /// Name of the interface.
     pub name: String,
@@ -83,6 +90,7 @@ pub struct InterfaceSnapshot {
 
 /// One socket.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct QueueSnapshot {
     /// How it was bound.
     #[serde(flatten)]
@@ -95,6 +103,7 @@ pub struct QueueSnapshot {
 
 /// One worker.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct WorkerRow {
     /// Index of the worker.
     pub worker: usize,

@@ -8,75 +8,36 @@ use std::time::Instant;
 use super::balance::Balancer;
 use super::events::{self, EventSender};
 use super::plan::Controls;
+use super::runner::WorkerParts;
 use super::running::{Event, Running, Socket, WorkerSlot};
-use super::{StartError, choose_cores, plan as plans};
+use super::{Runner, StartError, choose_cores, plan as plans};
 use crate::config::{Plan, Steer};
 use crate::kernel::addresses::{AddressWatcher, host_addresses};
 use crate::kernel::capabilities::{self, MemlockOutcome};
-use crate::kernel::deny::{DenyTable, DenyThread};
+use crate::kernel::deny::{DenyList, DenyTable, DenyThread};
 use crate::kernel::features::Feature;
 use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::xdp::{XdpMode, XdpProgram, room_mark};
-use crate::pipeline::{Pipeline, Stage};
+use crate::packet::MacAddress;
 use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
-use crate::worker::{Worker, WorkerThread};
+use crate::worker::{Counters, Interface, WorkerContext};
 
-/// What to run on.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Names of the interfaces, each a port of every worker.
-    pub interfaces: Vec<String>,
-    /// Number of queues of each interface, from 0: one worker a queue.
-    pub queues: u32,
-    /// Cores to run on; `None` chooses.
-    pub cores: Option<Vec<usize>>,
+impl Runner {
+    /// Starts the run: when this returns, packets are being processed.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; the interfaces are as they were then.
+    pub fn start(self) -> Result<Running, StartError> {
+        start(self)
+    }
 }
 
-/// Starts a run: when this returns, packets are being processed.
-///
-/// # Errors
-///
-/// [`StartError`]; the interfaces are as they were then.
-pub fn start(options: &Options, plan: &Plan) -> Result<Running, StartError> {
-    start_with(options, plan, |_worker, pipeline| pipeline)
-}
-
-/// As [`start`], with stages of the caller's own: `stage` is called for each worker, by number, with the pipeline that
-/// the plan describes, and returns what the worker runs.
-///
-/// ```no_run
-/// use xfwd::pipeline::{Batch, DropReason, Stage, Verdict};
-/// use xfwd::runtime::{Options, start_with};
-///
-/// struct NoJumbo;
-///
-/// impl Stage for NoJumbo {
-///     fn name(&self) -> &str {
-///         "no-jumbo"
-///     }
-///     fn process(&mut self, batch: &mut Batch<'_>) {
-///         batch.each_undecided(|packet| match packet.len() {
-///             0..=1518 => Verdict::Continue,
-///             _ => Verdict::Drop(DropReason::Rule),
-///         });
-///     }
-/// }
-///
-/// let plan = xfwd::config::parse("bounce", "[bounce]\n[dataplane]\nsteer = \"all\"")?;
-/// let options = Options { interfaces: vec!["ens1f0".to_owned()], queues: 4, ..Options::default() };
-/// let running = start_with(&options, &plan, |_worker, pipeline| (NoJumbo, pipeline))?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-///
-/// As [`start`].
-pub fn start_with<S: Stage + 'static>(
-    options: &Options,
-    plan: &Plan,
-    stage: impl FnMut(usize, Pipeline) -> S,
-) -> Result<Running, StartError> {
+fn start(mut runner: Runner) -> Result<Running, StartError> {
+    let options = &runner;
+    let plan = &runner.plan;
+    plan.dataplane.check()?;
     let mut warnings = Vec::new();
     let cores = cores(options, &mut warnings)?;
     let links = look(options, plan, &mut warnings)?;
@@ -104,7 +65,9 @@ pub fn start_with<S: Stage + 'static>(
 
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
-    let workers = start_workers(plan, opened, &mut controls, &cores, &events, stage)?;
+    let shared = Shared { links: &links, cores: &cores, events: &events, deny: deny.list() };
+    let (workers, counters) = start_workers(&mut runner, opened, &mut controls, &shared)?;
+    let plan = runner.plan;
 
     let programs = Arc::new(Mutex::new(programs));
     let shared_plan = Arc::new(Mutex::new(plan.clone()));
@@ -122,6 +85,7 @@ pub fn start_with<S: Stage + 'static>(
         deny,
         balancer,
         balance: controls.balance,
+        counters,
         addresses: None,
         link_watcher: None,
         removed: Arc::default(),
@@ -147,7 +111,7 @@ pub fn start_with<S: Stage + 'static>(
     Ok(running)
 }
 
-fn cores(options: &Options, warnings: &mut Vec<String>) -> Result<Vec<Option<usize>>, StartError> {
+fn cores(options: &Runner, warnings: &mut Vec<String>) -> Result<Vec<Option<usize>>, StartError> {
     let usable: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     let (cores, warning) = choose_cores(options.queues as usize, options.cores.as_deref(), &usable)?;
@@ -156,7 +120,7 @@ fn cores(options: &Options, warnings: &mut Vec<String>) -> Result<Vec<Option<usi
 }
 
 /// Privileges and interfaces, before anything is touched.
-fn look(options: &Options, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Link>, StartError> {
+fn look(options: &Runner, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec<Link>, StartError> {
     if options.interfaces.is_empty() {
         return Err(StartError::NoInterface);
     }
@@ -207,7 +171,7 @@ fn needs_multi_buffer(link: &Link) -> bool {
     link.mtu > MAX_SINGLE_BUFFER_MTU
 }
 
-fn open_request(options: &Options, plan: &Plan, links: &[Link]) -> OpenRequest {
+fn open_request(options: &Runner, plan: &Plan, links: &[Link]) -> OpenRequest {
     let dataplane = &plan.dataplane;
     let queues = links
         .iter()
@@ -282,28 +246,46 @@ fn duplicate(opened: &Opened) -> Result<Vec<Socket>, StartError> {
         .collect()
 }
 
-fn start_workers<S: Stage + 'static>(
-    plan: &Plan,
+/// What all workers are made with.
+struct Shared<'a> {
+    links: &'a [Link],
+    cores: &'a [Option<usize>],
+    events: &'a EventSender,
+    deny: &'a DenyList,
+}
+
+fn start_workers(
+    runner: &mut Runner,
     opened: Opened,
     controls: &mut Controls,
-    cores: &[Option<usize>],
-    events: &EventSender,
-    mut stage: impl FnMut(usize, Pipeline) -> S,
-) -> Result<Vec<WorkerSlot>, StartError> {
+    shared: &Shared<'_>,
+) -> Result<(Vec<WorkerSlot>, Counters), StartError> {
+    let interface = |link: &Link| Interface::new(&link.name, MacAddress(link.mac), link.mtu);
+    let interfaces: Arc<[Interface]> = shared.links.iter().map(interface).collect();
+    let own_counters = Counters::default();
     let mut workers = Vec::new();
     for (index, (mut ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
         if controls.balance.is_some() {
             ports.iter_mut().for_each(|port| port.set_room_mark(room_mark()));
         }
-        let stage = stage(index, plans::pipeline(plan, index, controls));
-        let counters = Arc::default();
-        let worker = Worker::new(ports, pool, stage, plan.dataplane.idle, Arc::clone(&counters));
-        let events = events.clone();
-        let ended = move || events.send(Event::WorkerEnded(index));
-        let thread = WorkerThread::start(index, worker, cores[index], ended)?;
-        workers.push(WorkerSlot { thread: Some(thread), core: cores[index], counters });
+        let context = WorkerContext::new(index, runner.queues as usize, Arc::clone(&interfaces))
+            .with_counters(own_counters.clone())
+            .with_deny_list(shared.deny.clone());
+        let (core, counters, events) = (shared.cores[index], Arc::default(), shared.events.clone());
+        let parts = WorkerParts {
+            ports,
+            pool,
+            pipeline: plans::pipeline(&runner.plan, &context, controls),
+            context,
+            idle: runner.plan.dataplane.idle,
+            counters: Arc::clone(&counters),
+            core,
+            on_end: Box::new(move || events.send(Event::WorkerEnded(index))),
+        };
+        let thread = (runner.start_worker)(parts)?;
+        workers.push(WorkerSlot { thread: Some(thread), core, counters });
     }
-    Ok(workers)
+    Ok((workers, own_counters))
 }
 
 fn watch_links(

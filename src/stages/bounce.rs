@@ -152,6 +152,7 @@ mod tests {
     use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
     use super::*;
+    use crate::testing::{self, Harness};
 
     const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const SERVER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -160,21 +161,17 @@ mod tests {
     const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const SERVER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-    fn bounced(layer: Layer, packet: &mut [u8]) -> Verdict {
-        let len = packet.len() as u32;
-        let mut batch = Batch::new(0);
-        batch.push(packet, len);
-        batch.parse();
-        Bounce::new(layer).process(&mut batch);
-        batch.finish()[0]
+    /// Runs the packet through the stage and leaves in `packet` what became of it.
+    fn bounced(layer: Layer, packet: &mut Vec<u8>) -> Verdict {
+        let processed = Harness::new(Bounce::new(layer)).one(packet);
+        *packet = processed.bytes;
+        processed.verdict
     }
 
     macro_rules! built {
-        ($step:expr $(,)?) => {{
-            let (step, mut bytes) = ($step, Vec::new());
-            step.write(&mut bytes, b"payload").unwrap();
-            bytes
-        }};
+        ($step:expr $(,)?) => {
+            testing::built!($step, b"payload")
+        };
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct WorkerCounters {
 pub(super) struct Inner {
     pub rx_packets: Counter,
     pub rx_bytes: Counter,
+    pub originated: Counter,
     pub bounced: Counter,
     pub forwarded: Counter,
     pub dropped: [Counter; DropReason::ALL.len()],
@@ -71,6 +72,7 @@ impl WorkerCounters {
         WorkerSnapshot {
             rx_packets: inner.rx_packets.get(),
             rx_bytes: inner.rx_bytes.get(),
+            originated: inner.originated.get(),
             bounced: inner.bounced.get(),
             forwarded: inner.forwarded.get(),
             dropped,
@@ -95,6 +97,8 @@ pub struct WorkerSnapshot {
     pub rx_packets: u64,
     /// Bytes received, without frame check sequence.
     pub rx_bytes: u64,
+    /// Packets that stages have made. With those received they are what was bounced, forwarded or dropped.
+    pub originated: u64,
     /// Packets sent back out of the port they came in by.
     pub bounced: u64,
     /// Packets sent out of another port.

@@ -12,11 +12,13 @@
 
 #![forbid(unsafe_code)]
 
+mod context;
 mod counters;
 mod idle;
 mod thread;
 mod turn;
 
+pub use context::{Counters, Interface, StageCounter, WorkerContext};
 pub use counters::{WorkerCounters, WorkerSnapshot};
 pub use idle::Idle;
 pub use thread::{WorkerEnd, WorkerThread};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::counters::WorkerCounters;
 use super::idle::{Idle, IdleState, Rest};
-use crate::pipeline::{Batch, DropReason, PortIndex, Stage, Verdict};
+use crate::pipeline::{BATCH_SIZE, Batch, Decided, DropReason, MAX_ORIGINATED, PortIndex, Stage, Verdict};
 use crate::port::{FramePool, Port, PortError, Received};
 
 /// How long a worker that was told to stop waits for the driver to give back what it is sending.
@@ -30,6 +30,10 @@ pub struct Worker<P: Port, S> {
     backlog_limit: usize,
     stage: S,
     reads_headers: bool,
+    /// Frames that stages can make packets in.
+    spares: Vec<P::Frame>,
+    /// How many of them there are to be.
+    originates: usize,
     counters: Arc<WorkerCounters>,
     idle: IdleState,
     received: Received<P::Frame>,
@@ -44,7 +48,7 @@ pub struct Worker<P: Port, S> {
 pub struct FrameLeak {
     /// Frames that the worker was given.
     pub total: u64,
-    /// In the pool.
+    /// In the pool, or at hand for packets that stages make.
     pub free: u64,
     /// Waiting for a tx ring.
     pub backlog: u64,
@@ -67,8 +71,12 @@ impl<P: Port, S: Stage> Worker<P, S> {
             0 | 1 => usize::MAX,
             ports => pool.total() / ports / BACKLOG_PART,
         };
+        let originates = stage.originates().min(MAX_ORIGINATED);
         Self {
             reads_headers: stage.reads_headers(),
+            spares: Vec::with_capacity(originates),
+            originates,
+            received: Received::with_limit(BATCH_SIZE - originates),
             backlog_limit,
             ports,
             pool,
@@ -76,7 +84,6 @@ impl<P: Port, S: Stage> Worker<P, S> {
             stage,
             counters,
             idle: IdleState::new(idle),
-            received: Received::default(),
             turns: 0,
         }
     }
@@ -150,11 +157,22 @@ impl<P: Port, S: Stage> Worker<P, S> {
             batch.push_at(buffer, span, len);
         }
         counters.rx_bytes.add(bytes);
+        if self.originates > 0 {
+            while self.spares.len() < self.originates
+                && let Some(frame) = self.pool.take()
+            {
+                self.spares.push(frame);
+            }
+            for frame in &mut self.spares {
+                batch.lend(self.ports[port].buffer(frame).0);
+            }
+        }
         if self.reads_headers {
             batch.parse();
         }
         self.stage.process(&mut batch);
         let verdicts = batch.finish();
+        let packets = self.received.len();
         let mut moved = verdicts.moved().peekable();
         if moved.peek().is_some() {
             for (index, (frame, _)) in self.received.packets_mut().enumerate() {
@@ -171,16 +189,7 @@ impl<P: Port, S: Stage> Worker<P, S> {
         self.received.drain(|index, frame, last| {
             if index != packet {
                 packet = index;
-                target = match verdicts[index] {
-                    Verdict::Bounce => Ok(port),
-                    Verdict::Forward(to) if usize::from(to) < backlogs.len() => Ok(usize::from(to)),
-                    Verdict::Forward(_) => Err(DropReason::NoPort),
-                    Verdict::Continue => Err(DropReason::Undecided),
-                    Verdict::Drop(reason) => Err(reason),
-                };
-                if target.is_ok_and(|to: usize| backlogs[to].len() >= limit) {
-                    target = Err(DropReason::TxFull);
-                }
+                target = target_of(verdicts[index], port, backlogs, limit);
             }
             match target {
                 Ok(to) => {
@@ -197,6 +206,34 @@ impl<P: Port, S: Stage> Worker<P, S> {
         });
         counters.bounced.add(bounced);
         counters.forwarded.add(forwarded);
+        if verdicts.originated() > 0 {
+            self.send_originated(port, packets, &verdicts);
+        }
+    }
+
+    /// Moves the frames of new packets, which stand behind the `received` ones, to where their verdicts say.
+    #[inline(never)]
+    fn send_originated(&mut self, port: usize, received: usize, decided: &Decided) {
+        let counters = self.counters.inner();
+        counters.originated.add(decided.originated() as u64);
+        // All of them are among the moved ones, which are in order.
+        for (index, span) in decided.moved().filter(|(index, _)| *index >= received) {
+            let mut frame = self.spares.pop().expect("the batch was lent as many frames as it has used");
+            let verdict = decided[index];
+            match target_of(verdict, port, &self.backlogs, self.backlog_limit) {
+                Ok(to) => {
+                    self.ports[port].place_new(&mut frame, span);
+                    let count =
+                        if verdict == Verdict::Bounce { &counters.bounced } else { &counters.forwarded };
+                    count.add(1);
+                    self.backlogs[to].push_back(frame);
+                }
+                Err(reason) => {
+                    counters.dropped[reason as usize].add(1);
+                    self.pool.put(frame);
+                }
+            }
+        }
     }
 
     /// Whether frames wait to be sent or to come back.
@@ -229,7 +266,7 @@ impl<P: Port, S: Stage> Worker<P, S> {
     pub fn check_frames(&self) -> Result<(), FrameLeak> {
         let books = FrameLeak {
             total: self.pool.total() as u64,
-            free: self.pool.len() as u64,
+            free: (self.pool.len() + self.spares.len()) as u64,
             backlog: self.backlogs.iter().map(|backlog| backlog.len() as u64).sum(),
             in_flight: self.ports.iter().map(|port| port.in_flight().total()).sum(),
         };
@@ -245,6 +282,24 @@ impl<P: Port, S: Stage> Worker<P, S> {
     pub fn pool(&self) -> &FramePool<P::Frame> {
         &self.pool
     }
+}
+
+/// The port that a packet from `port` leaves by, or why it is dropped.
+#[inline(always)]
+fn target_of<F>(
+    verdict: Verdict,
+    port: usize,
+    backlogs: &[VecDeque<F>],
+    limit: usize,
+) -> Result<usize, DropReason> {
+    let to = match verdict {
+        Verdict::Bounce => port,
+        Verdict::Forward(to) if usize::from(to) < backlogs.len() => to.into(),
+        Verdict::Forward(_) => return Err(DropReason::NoPort),
+        Verdict::Continue => return Err(DropReason::Undecided),
+        Verdict::Drop(reason) => return Err(reason),
+    };
+    if backlogs[to].len() >= limit { Err(DropReason::TxFull) } else { Ok(to) }
 }
 
 #[cfg(test)]
@@ -431,5 +486,88 @@ mod tests {
         worker.ports_mut()[0].inject(&[0; 60]);
         worker.turn().unwrap();
         assert_eq!(worker.counters.snapshot().bounced, 1);
+    }
+
+    /// Sends every packet back, with an answer of its own to its first byte: to the second port, or nowhere.
+    struct Answering;
+
+    impl Stage for Answering {
+        fn name(&self) -> &str {
+            "answering"
+        }
+        fn originates(&self) -> usize {
+            8
+        }
+        fn process(&mut self, batch: &mut Batch<'_>) {
+            for index in batch.undecided() {
+                let first = batch.packet(index).bytes()[0];
+                let verdict = match first {
+                    0..100 => Verdict::Forward(1),
+                    100..200 => Verdict::Forward(9),
+                    _ => Verdict::Continue,
+                };
+                if let Some(new) = batch.allocate(20, verdict) {
+                    assert_eq!(new.bytes(), [0; 20], "nothing of what the frame held before");
+                    new.bytes_mut()[0] = first;
+                }
+                batch.decide(index, Verdict::Bounce);
+            }
+        }
+    }
+
+    #[test]
+    fn new_packets_are_sent_in_order_and_counted_and_their_frames_come_back() {
+        let pool = MemoryPort::frames(256, 128);
+        let ports = vec![MemoryPort::new(64), MemoryPort::new(64)];
+        let mut worker = Worker::new(ports, pool, Answering, Idle::Poll, Arc::default());
+        worker.turn().unwrap();
+        for round in 0..50u8 {
+            for first in [round, 99, 100, 255, 0] {
+                worker.ports_mut()[0].inject(&[first; 60]);
+            }
+            worker.turn().unwrap();
+            worker.check_frames().unwrap();
+            worker.ports_mut().iter_mut().for_each(|port| port.drain_tx(64));
+            assert_eq!(worker.ports_mut()[0].take_sent().len(), 5);
+            let firsts: Vec<_> =
+                worker.ports_mut()[1].take_sent().iter().map(|new| (new[0], new.len())).collect();
+            assert_eq!(firsts, [(round, 20), (99, 20), (0, 20)]);
+        }
+        let counts = worker.counters.snapshot();
+        assert_eq!((counts.rx_packets, counts.originated), (250, 250));
+        assert_eq!((counts.bounced, counts.forwarded), (250, 150));
+        assert_eq!(counts.dropped, [("undecided", 50), ("no-port", 50)]);
+    }
+
+    #[test]
+    fn no_more_new_packets_are_made_than_there_are_frames_and_places_for() {
+        // Two ports of 16 frames on their fill rings leave 4 of the 8 spare frames asked for.
+        let pool = MemoryPort::frames(36, 128);
+        let ports = vec![MemoryPort::new(16), MemoryPort::new(16)];
+        let mut worker = Worker::new(ports, pool, Answering, Idle::Poll, Arc::default());
+        worker.turn().unwrap();
+        for _ in 0..10 {
+            worker.ports_mut()[0].inject(&[1; 60]);
+        }
+        worker.turn().unwrap();
+        worker.check_frames().unwrap();
+        assert_eq!((worker.counters.snapshot().rx_packets, worker.counters.snapshot().originated), (10, 4));
+
+        let mut worker = Worker::new(
+            vec![MemoryPort::new(128)],
+            MemoryPort::frames(512, 128),
+            Answering,
+            Idle::Poll,
+            Arc::default(),
+        );
+        worker.turn().unwrap();
+        for _ in 0..100 {
+            worker.ports_mut()[0].inject(&[1; 60]);
+        }
+        worker.turn().unwrap();
+        let counts = worker.counters.snapshot();
+        assert_eq!((counts.rx_packets, counts.originated), (BATCH_SIZE as u64 - 8, 8));
+        worker.run(&AtomicBool::new(true)).unwrap();
+        worker.check_frames().unwrap();
     }
 }

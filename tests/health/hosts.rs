@@ -9,7 +9,7 @@ use caps::{CapSet, Capability};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use socket2::{Domain, Protocol, Socket, Type};
 use xfwd::{
-    health::{Delivery, Health, HealthError, HealthKind, ServicePath, Target, Through},
+    health::{Condition, Delivery, Health, HealthError, HealthKind, ServicePath, Target, Through},
     kernel::link::Link,
     packet::MacAddress,
 };
@@ -133,6 +133,11 @@ fn backend_that_serves_the_vip_is_up_through_the_path_and_keeps_nothing_half_ope
         source: "fd00:9::1".parse().unwrap(),
         ..v4.clone()
     };
+    // As where this host answers ARP for the VIPs. The backend keeps still about them.
+    there.sysctl("net.ipv4.conf.all.arp_ignore", "1").unwrap();
+    there.sysctl("net.ipv4.conf.all.arp_announce", "2").unwrap();
+    here.ip("addr add 198.18.10.1/32 dev va");
+    here.ip("addr add 2001:db8:10::1/128 dev va nodad");
     for (path, backend) in [(v4, "10.9.0.2"), (v6, "fd00:9::2")] {
         let listener = there.enter(|| TcpListener::bind(path.vip)).unwrap();
         let (health, changes) = here.enter(|| start(vec![through(&path, backend)]));
@@ -211,8 +216,6 @@ fn check_through_a_path_that_cannot_be_is_refused_at_the_start() {
     };
     let error = refused(&|target| target.check.kind = HealthKind::Http);
     assert!(error.ends_with("only `tcp` can go through the path of the service, not `http`"), "{error}");
-    let error = refused(&|target| target.path = None);
-    assert!(error.ends_with("the path of the service is not known"), "{error}");
     let error = refused(&|target| {
         let Some(ServicePath { delivery: Delivery::Frame { interface, .. }, .. }) = &mut target.path else {
             panic!("not a frame")
@@ -220,4 +223,17 @@ fn check_through_a_path_that_cannot_be_is_refused_at_the_start() {
         *interface = 4711;
     });
     assert!(error.ends_with("there is no interface #4711"), "{error}");
+}
+
+#[test]
+fn check_through_a_path_that_is_not_known_yet_fails_until_it_is() {
+    lab_or_skip!();
+    let (here, there, path) = path_lab();
+    let _listener = there.enter(|| TcpListener::bind((path.vip.ip(), path.vip.port())).unwrap());
+    let known = through(&path, "10.9.0.2");
+    let unknown = Target { path: None, ..known.clone() };
+    let health = here.enter(|| Health::start(vec![unknown], |_| {}).unwrap());
+    wait("the check to fail", || health.status()[0].condition == Condition::Down);
+    here.enter(|| health.set_targets(vec![known]).unwrap());
+    wait("the check to succeed", || health.status()[0].condition == Condition::Up);
 }

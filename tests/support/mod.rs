@@ -3,7 +3,8 @@
 
 pub mod classbench;
 pub mod kernel_rules;
-pub mod packets;
 pub mod promises;
 pub mod reference;
 pub mod rules;
+
+pub use xfwd::testing::packets;

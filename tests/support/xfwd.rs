@@ -58,7 +58,7 @@ impl Drop for ConfigFile {
 /// A running `xfwd`; killed when dropped.
 pub struct Xfwd {
     child: Child,
-    _config: ConfigFile,
+    config: ConfigFile,
 }
 
 impl Xfwd {
@@ -66,7 +66,17 @@ impl Xfwd {
     ///
     /// Panics, with all that it said, when it ends before.
     pub fn start(namespace: &Namespace, arguments: &[&str], config: &str) -> Self {
-        let mut xfwd = Self::spawn(namespace, arguments, config);
+        Self::start_where(namespace, arguments, config, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_where(
+        namespace: &Namespace,
+        arguments: &[&str],
+        config: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut xfwd = Self::spawn_where(namespace, arguments, config, environment);
         if let Err(error) = xfwd.child.wait_for(RUNNING, PATIENCE) {
             let _ = xfwd.child.wait(Duration::from_secs(1));
             panic!("xfwd did not start: {error}\n{}", xfwd.said());
@@ -76,10 +86,19 @@ impl Xfwd {
 
     /// Starts it without waiting for anything.
     pub fn spawn(namespace: &Namespace, arguments: &[&str], config: &str) -> Self {
+        Self::spawn_where(namespace, arguments, config, &[])
+    }
+
+    fn spawn_where(
+        namespace: &Namespace,
+        arguments: &[&str],
+        config: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let file = ConfigFile::new(config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_xfwd"));
-        command.args(arguments).arg("--json").arg(file.path());
-        Self { child: namespace.spawn(&mut command).unwrap(), _config: file }
+        command.args(arguments).arg("--json").arg(file.path()).envs(environment.iter().copied());
+        Self { child: namespace.spawn(&mut command).unwrap(), config: file }
     }
 
     /// Process id.
@@ -95,6 +114,17 @@ impl Xfwd {
     /// Waits until it has written `text`.
     pub fn wait_for(&self, text: &str) {
         self.child.wait_for(text, PATIENCE).unwrap();
+    }
+
+    /// Writes another config over the one that it was started with, and tells it to read it (SIGHUP).
+    pub fn reload(&self, config: &str) {
+        fs::write(self.config.path(), config).unwrap();
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Where its config is.
+    pub fn config(&self) -> &Path {
+        self.config.path()
     }
 
     /// Sends it a signal.

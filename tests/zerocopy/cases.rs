@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, Ipv4Header, PacketBuilder, SlicedPacket, TransportSlice, UdpHeader};
 use xfwd_netns::vm::MAC as SUBJECT_MAC;
 use xfwd_netns::{MacAddress, TAG_BYTES, tag};
 
@@ -19,6 +20,10 @@ pub const BACKENDS: [(&str, MacAddress); 3] = [
 const VIP: [u8; 4] = [198, 18, 10, 1];
 /// Frames of a case.
 const FRAMES: u32 = 2000;
+/// The longest frame of a link with MTU 1,500.
+const LONGEST: u32 = 1514;
+/// The most that a tunnel puts in front of an IPv4 packet here: an IPv4 and a UDP header.
+const OUTER_BYTES: u32 = 28;
 /// Flows that they belong to.
 const FLOWS: u32 = 64;
 
@@ -81,9 +86,23 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "balance",
-        config: balance,
+        config: || balance("dsr"),
         frames: || frames(packet_to_service),
         check: balanced,
+        fate: |_, _| (Fate::Answered, Vec::new()),
+    },
+    Case {
+        name: "ipip",
+        config: || balance("ipip"),
+        frames: || frames_up_to(LONGEST - OUTER_BYTES, packet_to_service),
+        check: |sent, answer| tunnelled(sent, answer, IpNumber::IPV4),
+        fate: |_, _| (Fate::Answered, Vec::new()),
+    },
+    Case {
+        name: "gue",
+        config: || balance("gue"),
+        frames: || frames_up_to(LONGEST - OUTER_BYTES, packet_to_service),
+        check: |sent, answer| tunnelled(sent, answer, IpNumber::UDP),
         fate: |_, _| (Fate::Answered, Vec::new()),
     },
     Case {
@@ -94,6 +113,17 @@ pub const CASES: &[Case] = &[
         fate: filtered,
     },
 ];
+
+/// To backends in a VLAN of the machine, which veth has not everywhere: [`VLAN`] is set up by the machine only.
+pub const TO_A_VLAN: Case = Case {
+    name: "vlan",
+    config: || balance("dsr").replace("198.18.0.1", "198.19.0.1"),
+    frames: || frames_up_to(LONGEST - 4, packet_to_service),
+    check: tagged,
+    fate: |_, _| (Fate::Answered, Vec::new()),
+};
+/// The VLAN of [`TO_A_VLAN`], and the addresses of its backends, in the order of [`BACKENDS`].
+pub const VLAN: (u8, [&str; 3]) = (5, ["198.19.0.11", "198.19.0.12", "198.19.0.13"]);
 
 impl Case {
     pub fn config(&self, mode: Mode) -> String {
@@ -110,14 +140,14 @@ fn bounce(layer: &str) -> String {
     format!("[dataplane]\nsteer = \"all\"\n\n[bounce]\nlayer = \"{layer}\"\n")
 }
 
-fn balance() -> String {
+fn balance(forward: &str) -> String {
     let mut config = "[dataplane]\n".to_owned();
     let [a, b, c, d] = VIP;
     for (name, protocol, port) in [("web", "tcp", 80), ("dns", "udp", 53)] {
         let _ = write!(
             config,
             "\n[[service]]\nname = \"{name}\"\nvip = \"{a}.{b}.{c}.{d}\"\nprotocol = \"{protocol}\"\nport = {port}\n\
-             forward = \"dsr\"\n"
+             forward = \"{forward}\"\n"
         );
         for (index, (address, _)) in BACKENDS.iter().enumerate() {
             let _ =
@@ -199,11 +229,16 @@ fn filtered(number: u32, sent: &[u8]) -> (Fate, Vec<&'static str>) {
 }
 
 fn frames(packet: fn(u32, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
+    frames_up_to(LONGEST, packet)
+}
+
+/// Frames of all lengths up to that many bytes.
+fn frames_up_to(longest: u32, packet: fn(u32, &[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..FRAMES)
         .map(|number| {
             // From the shortest frame of Ethernet, since shorter ones come back padded, with their tag not at the end (42
-            // bytes are the shortest headers), to the longest of a link with MTU 1,500 (74 are the longest headers).
-            let (shortest, longest) = (60 - 42 - TAG_BYTES as u32, 1514 - 74 - TAG_BYTES as u32);
+            // bytes are the shortest headers), to the longest (74 are the longest headers).
+            let (shortest, longest) = (60 - 42 - TAG_BYTES as u32, longest - 74 - TAG_BYTES as u32);
             let length = shortest + (number * 37) % (longest - shortest + 1);
             let mut payload: Vec<u8> = (0..length).map(|at| (number + at * 7) as u8).collect();
             payload.extend(tag(number));
@@ -302,6 +337,45 @@ fn balanced(sent: &[u8], answer: &[u8]) -> Result<(), String> {
     expected[..6].copy_from_slice(&mac.0);
     expected[6..12].copy_from_slice(&SUBJECT_MAC.0);
     same(&expected, answer)
+}
+
+/// Sent on to a backend within outer headers, with one hop less.
+fn tunnelled(sent: &[u8], answer: &[u8], protocol: IpNumber) -> Result<(), String> {
+    let (address, mac) =
+        BACKENDS.iter().find(|(_, mac)| mac.0 == answer[..6]).ok_or("it went to no backend")?;
+    same(&[&SUBJECT_MAC.0[..], &[8, 0]].concat(), &answer[6..14]).map_err(|why| format!("{mac}: {why}"))?;
+    let (outer, payload) = Ipv4Header::from_slice(&answer[14..]).map_err(|error| error.to_string())?;
+    let destination = Ipv4Addr::from(outer.destination).to_string();
+    if (outer.protocol, destination.as_str()) != (protocol, address) || outer.time_to_live != 64 {
+        return Err(format!("outer header {outer:?}"));
+    }
+    if outer.header_checksum != outer.calc_header_checksum()
+        || usize::from(outer.total_len) != answer.len() - 14
+    {
+        return Err(format!("outer checksum or length: {outer:?}"));
+    }
+    let inner = if protocol == IpNumber::UDP {
+        let (udp, inner) = UdpHeader::from_slice(payload).map_err(|error| error.to_string())?;
+        if (udp.destination_port, usize::from(udp.length)) != (6080, payload.len()) || udp.checksum != 0 {
+            return Err(format!("{udp:?}"));
+        }
+        inner
+    } else {
+        payload
+    };
+    let (mut header, rest) = Ipv4Header::from_slice(&sent[14..]).map_err(|error| error.to_string())?;
+    header.time_to_live -= 1;
+    header.header_checksum = header.calc_header_checksum();
+    let mut expected = Vec::new();
+    header.write(&mut expected).map_err(|error| error.to_string())?;
+    expected.extend(rest);
+    same(&expected, inner)
+}
+
+/// As [`balanced`], with the tag of [`VLAN`].
+fn tagged(sent: &[u8], answer: &[u8]) -> Result<(), String> {
+    same(&[0x81, 0, 0, VLAN.0], answer.get(12..16).unwrap_or_default())?;
+    balanced(sent, &[&answer[..12], &answer[16..]].concat())
 }
 
 fn same(expected: &[u8], answer: &[u8]) -> Result<(), String> {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use xfwd_netns::vm::{Card, Images, Kernel, QUEUES};
 use xfwd_netns::{exchange, lab_or_skip};
 
-use cases::{Answers, CASES, Case, Fate, Mode};
+use cases::{Answers, CASES, Case, Fate, Mode, TO_A_VLAN};
 use subject::{Run, Subject, VethSubject, VmSubject};
 
 /// Frames under way at a time: less than the smallest queue on the way, igb's receive ring of 256.
@@ -113,6 +113,8 @@ fn zero_copy(kernel: &str, card: Card) -> VmSubject {
         let summary = answers_as_on_veth(&mut subject, case, Mode::Auto, "zero-copy");
         assert_eq!(summary["queues"].as_array().unwrap().len(), QUEUES as usize);
     }
+    subject.add_vlan();
+    answers(&mut subject, &TO_A_VLAN, Mode::Auto, "zero-copy");
     // The host stays reachable beside zero-copy sockets, and the cable can come and go.
     let run = subject.start(&CASES[0], Mode::ZeroCopy);
     assert_eq!(run.modes(), ["zero-copy", "zero-copy"]);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use xfwd_netns::vm::{self, Card, Images, Kernel, Machine, Parts, QUEUES};
 use xfwd_netns::{Capture, Child, Lab, Namespace, VethOptions};
 
-use super::cases::{BACKENDS, CASES, Case, Mode, OUTSIDE_MAC};
+use super::cases::{BACKENDS, CASES, Case, Mode, OUTSIDE_MAC, TO_A_VLAN, VLAN};
 
 const XFWD: &str = env!("CARGO_BIN_EXE_xfwd");
 /// Address of the machine that xfwd runs on.
@@ -115,6 +115,7 @@ impl VmSubject {
         let namespace = lab.namespace("outside").unwrap();
         let configs: Vec<(String, String)> = CASES
             .iter()
+            .chain([&TO_A_VLAN])
             .flat_map(|case| Mode::ALL.map(|mode| (format!("/etc/{}", case.file(mode)), case.config(mode))))
             .collect();
         let files: Vec<(&str, &str)> =
@@ -165,6 +166,19 @@ impl VmSubject {
     fn features_json(&mut self) -> Value {
         let answer = self.run("xfwd features --iface eth0 --json 2>/tmp/features-err");
         serde_json::from_str(&answer.output).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+
+    /// Gives the machine a VLAN, and backends in it that it knows.
+    pub fn add_vlan(&mut self) {
+        let (id, addresses) = VLAN;
+        let mut commands = format!(
+            "vconfig add eth0 {id} && ip addr add 198.19.0.2/24 dev eth0.{id} && ip link set eth0.{id} up"
+        );
+        for (address, (_, mac)) in addresses.iter().zip(BACKENDS) {
+            commands += &format!(" && arp -i eth0.{id} -s {address} {mac}");
+        }
+        let answer = self.run(&commands);
+        assert_eq!(answer.status, 0, "{}", answer.output);
     }
 
     pub fn set_mtu(&mut self, mtu: u32) {

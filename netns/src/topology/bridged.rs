@@ -97,7 +97,7 @@ fn bridged(name: &str, queues: u32, backends: usize) -> Result<Bridged> {
     let balancer_cable = VethOptions { queues, right_gro: false, ..cable.clone() };
     lab.veth(&balancer, INTERFACE, &switch, "balancer", &balancer_cable)?;
     host::join(&balancer, Bridged::BALANCER)?;
-    host::add_vips(&balancer, INTERFACE)?;
+    host::add_balancer_vips(&balancer)?;
 
     let mut hosts = Vec::with_capacity(backends);
     for index in 0..backends {

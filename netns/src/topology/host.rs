@@ -42,6 +42,14 @@ pub(super) fn backend(lab: &Lab, name: &str) -> Result<Namespace> {
     Ok(backend)
 }
 
+/// Gives the balancer the VIPs. What it sends itself is to come from its own addresses, but a VIP of 128 bits can be nearer to a
+/// backend's address than they are (RFC 6724, rule 8): so the VIP is deprecated (rule 3).
+pub(super) fn add_balancer_vips(balancer: &Namespace) -> Result<()> {
+    add_vips(balancer, INTERFACE)?;
+    let vip = format!("{VIP_V6}/128");
+    balancer.ip(["address", "change", &vip, "dev", INTERFACE, "nodad", "preferred_lft", "0"]).map(drop)
+}
+
 /// Gives an interface the VIPs.
 pub(super) fn add_vips(host: &Namespace, interface: &str) -> Result<()> {
     add(host, interface, [VIP_V4.into(), VIP_V6.into()])

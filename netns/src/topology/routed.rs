@@ -188,7 +188,7 @@ fn routed(name: &str, options: &RoutedOptions, two_sided: bool) -> Result<Routed
     route_to_far(&client)?;
     lab.veth(&balancer, INTERFACE, &client_switch, "balancer", &balancer_cable)?;
     host::join(&balancer, Routed::BALANCER)?;
-    host::add_vips(&balancer, INTERFACE)?;
+    host::add_balancer_vips(&balancer)?;
     lab.veth(&router, INTERFACE, &client_switch, "router", &router_cable)?;
     lab.veth(&router, BACKEND_INTERFACE, &backend_switch, "router", &backend_cable)?;
     set_up_router(&router, options)?;

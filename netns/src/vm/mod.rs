@@ -37,9 +37,9 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 /// What the first process of the machine writes after the output of a command.
 const SEPARATOR: u8 = 30;
 /// What of busybox is called by its own name.
-const APPLETS: [&str; 18] = [
-    "cat", "echo", "grep", "head", "insmod", "ip", "kill", "ls", "mount", "poweroff", "printf", "sed", "sh",
-    "sleep", "stty", "tail", "test", "true",
+const APPLETS: [&str; 20] = [
+    "arp", "cat", "echo", "grep", "head", "insmod", "ip", "kill", "ls", "mount", "poweroff", "printf", "sed",
+    "sh", "sleep", "stty", "tail", "test", "true", "vconfig",
 ];
 
 /// What `scripts/zerocopy-images` has fetched.
@@ -324,7 +324,7 @@ fn file_system(images: &Images, parts: &Parts<'_>, scratch: &Path) -> Result<Vec
     for applet in APPLETS {
         archive.link(&format!("/bin/{applet}"), "busybox");
     }
-    let modules = parts.kernel.modules(parts.card.drivers())?;
+    let modules = parts.kernel.modules(&[parts.card.drivers(), &["8021q"]].concat())?;
     for module in &modules {
         let file = format!("{module}.ko");
         archive.file(&format!("/modules/{file}"), &read(&parts.kernel.directory.join(file))?);

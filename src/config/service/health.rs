@@ -212,6 +212,10 @@ fn check_path(section: &Section<'_>, reader: &mut Reader<'_>, draft: &Draft) {
         "only TCP answers a SYN"
     } else if draft.vip.is_some_and(|vip| !is_address(vip)) {
         "the VIP is a prefix: there is no one address to try"
+    } else if draft.vip.is_some_and(|vip| {
+        draft.backends.iter().any(|backend| backend.get_ref().is_ipv4() != vip.address().is_ipv4())
+    }) {
+        "a backend is of another IP version than the VIP"
     } else {
         return;
     };

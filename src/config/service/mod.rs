@@ -48,6 +48,11 @@ impl Protocol {
             Self::Udp => protocol::UDP,
         }
     }
+
+    /// The one that has this IP protocol number.
+    pub(super) fn of_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp].into_iter().find(|protocol| protocol.number() == number)
+    }
 }
 
 /// A virtual address, protocol and port, and the backends behind it.

@@ -35,7 +35,7 @@ pub(in crate::config) fn range(
     value: &Spanned<DeValue<'_>>,
 ) -> Option<RangeInclusive<u16>> {
     let Some(text) = value.get_ref().as_str() else {
-        reader.wrong_type(key, value, "a range such as \"32768-65535\"");
+        reader.wrong_type(key, value, "a range such as \"1024-32767\"");
         return None;
     };
     let (low, high) = text.split_once('-').unwrap_or((text, text));

@@ -224,7 +224,7 @@ error: the port pool of `[nat]` is too small
 11 | ports = "40000-40062"
    |         ^^^^^^^^^^^^^ 63 ports; each worker needs 64
    |
-   = help: the default is `ports = "32768-65535"`"#;
+   = help: the default is `ports = "1024-32767"`"#;
 
     nat_that_is_not_used: web("forward = \"dsr\"") + "[nat]\naddresses = [\"198.18.0.2\"]\n", r#"
 warning: `[nat]` is not used
@@ -451,6 +451,16 @@ error: service `web` cannot be checked through its path
    |
 11 | through = "path"
    |           ^^^^^^ by `forward = "nat"` the address is the path
+   |
+   = help: use `through = "address"`, which is the default"#;
+
+    health_through_a_path_of_another_version: service("web", "198.18.10.1", "80", "forward = \"ipip\"").replace("198.18.0.11", "2001:db8::11")
+        + "[service.health]\ntype = \"tcp\"\nthrough = \"path\"\n", r#"
+error: service `web` cannot be checked through its path
+  --> lb.toml:11:11
+   |
+11 | through = "path"
+   |           ^^^^^^ a backend is of another IP version than the VIP
    |
    = help: use `through = "address"`, which is the default"#;
 

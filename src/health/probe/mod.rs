@@ -35,6 +35,8 @@ pub(super) enum Probe {
     Echo(echo::Echo),
     Command(command::Run),
     Path(Box<path::Path>),
+    /// Through a path that is not known, since its next hop is not: fails.
+    NoPath,
 }
 
 impl Probe {
@@ -47,6 +49,7 @@ impl Probe {
             Self::Http(probe) => Box::pin(probe.run(deadline)).await,
             Self::Echo(probe) => probe.run(deadline).await,
             Self::Path(probe) => Box::pin(probe.run(deadline)).await,
+            Self::NoPath => Err("the next hop to the backend is not known".to_owned()),
             Self::Command(probe) => Box::pin(probe.run(deadline)).await,
         }
     }
@@ -55,7 +58,7 @@ impl Probe {
     pub(super) fn descriptors(&self) -> u32 {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) => 1,
-            Self::Echo(_) => 0,
+            Self::Echo(_) | Self::NoPath => 0,
             // For the port, the answers, and sending.
             Self::Path(_) => 3,
             // Both ends of the pipe, the kernel's handle on the process, and what spawning needs meanwhile.
@@ -123,8 +126,7 @@ impl Resources {
             let kind = target.check.kind;
             return Err(wrong(format!("only `tcp` can go through the path of the service, not `{kind}`")));
         }
-        let path =
-            target.path.as_ref().ok_or_else(|| wrong("the path of the service is not known".to_owned()))?;
+        let Some(path) = &target.path else { return Ok(Probe::NoPath) };
         let path = path::Path::new(path, target.address, &mut self.links, wrong)?;
         Ok(Probe::Path(Box::new(path)))
     }

@@ -5,11 +5,11 @@
 //! The RST goes by the same way as the SYN. The kernel sends one as well, since it knows no such connection, but that is
 //! routed to the VIP: to wherever the VIP is routed.
 //!
-//! The SYN-ACK is seen by a raw socket, behind the host's routing. So the VIP must not be an address of this host (its
-//! packets would be martians), and strict reverse path filtering (`rp_filter` 1) has to find the VIP's route on the interface the
-//! backend answers on. The port is reserved while a check runs, so that no connection of this host uses it.
+//! The SYN-ACK is seen by a packet socket, before the host's routing: the VIP is often an address of this host, which answers ARP for it,
+//! and routing drops what comes from an address of its own. The port is reserved while a check runs, so that no
+//! connection of this host uses it.
 //!
-//! Source: RFC 9293 (3.5, reset generation in 3.5.2), raw(7), packet(7).
+//! Source: RFC 9293 (3.5, reset generation in 3.5.2), raw(7), packet(7), the kernel's Documentation/networking/filter.rst.
 
 use std::{
     collections::HashMap,
@@ -24,13 +24,13 @@ use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::{Answer, Failure, within};
 use crate::{
     health::{Delivery, HealthError, ServicePath},
-    packet::{Ipv4, Tcp, checksum::Sum, protocol},
+    packet::{Ipv4, Ipv6, Tcp, checksum::Sum, protocol},
 };
 
 const SYN: u8 = 0x02;
@@ -106,13 +106,13 @@ impl Path {
             .local_addr()?
             .as_socket()
             .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-        let answers = UdpSocket::from_std(OwnedFd::from(listen(&self.path)?).into())?;
+        let answers = UdpSocket::from_std(OwnedFd::from(listen(from, vip)?).into())?;
 
         let sequence = sequence();
         self.send(&segment(from, vip, sequence, SYN)).await?;
         let mut buffer = [0; 2048];
         loop {
-            let (bytes, _) = answers.recv_from(&mut buffer).await?;
+            let bytes = answers.recv(&mut buffer).await?;
             match judge(&buffer[..bytes], from, vip, sequence) {
                 Some(Seen::SynAck) => {
                     self.send(&segment(from, vip, sequence.wrapping_add(1), RST)).await?;
@@ -187,22 +187,60 @@ fn refused(call: &'static str) -> impl FnOnce(io::Error) -> HealthError {
     }
 }
 
-/// Whether this process may look for answers. Routes and addresses may come later: a check then says so.
+/// Whether this process may look for answers.
 fn may_listen(path: &ServicePath) -> Result<(), HealthError> {
-    match listen(path) {
+    match listen(SocketAddr::new(path.source, 0), path.vip) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(refused("socket(SOCK_RAW) for TCP")(error))
+            Err(refused("socket(AF_PACKET)")(error))
         }
         _ => Ok(()),
     }
 }
 
-/// A socket that sees TCP segments from the VIP to the source address, and nothing else.
-fn listen(path: &ServicePath) -> io::Result<Socket> {
-    let socket = raw(Domain::for_address(path.vip), libc::IPPROTO_TCP)?;
-    socket.bind(&SocketAddr::new(path.source, 0).into())?;
-    socket.connect(&SocketAddr::new(path.vip.ip(), 0).into())?;
+/// A socket that sees IP packets with TCP segments from the VIP to this end, which [`judge`] looks at again: what comes before the
+/// filter is set may be anything.
+fn listen(from: SocketAddr, vip: SocketAddr) -> io::Result<Socket> {
+    let ethertype = if vip.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 };
+    let protocol = Protocol::from(i32::from((ethertype as u16).to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
+    let program = filter(from.port(), vip).into_iter();
+    let program = program.map(|step| SockFilter::new(step.code, step.jt, step.jf, step.k));
+    socket.attach_filter(&program.collect::<Vec<_>>())?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// A classic BPF program that lets packets from `vip` to TCP port `port` pass. A VIP has no options to send, so the TCP header
+/// stands at the end of the bare IP header.
+fn filter(port: u16, vip: SocketAddr) -> Vec<libc::sock_filter> {
+    const WORD: u32 = libc::BPF_W;
+    const HALF: u32 = libc::BPF_H;
+    const BYTE: u32 = libc::BPF_B;
+    let (protocol_at, source_at, tcp_at, source) = match vip.ip() {
+        IpAddr::V4(address) => (9, 12, 20, address.octets().to_vec()),
+        IpAddr::V6(address) => (6, 8, 40, address.octets().to_vec()),
+    };
+    let words = source.chunks_exact(4).enumerate().map(|(index, word)| {
+        let word = word.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        (WORD, source_at + 4 * index as u32, word)
+    });
+    let ports = [(HALF, tcp_at, vip.port()), (HALF, tcp_at + 2, port)];
+    let tests: Vec<_> = [(BYTE, protocol_at, u32::from(protocol::TCP))]
+        .into_iter()
+        .chain(words)
+        .chain(ports.map(|(size, at, port)| (size, at, u32::from(port))))
+        .collect();
+    let step = |code: u32, jf: usize, k| libc::sock_filter { code: code as u16, jt: 0, jf: jf as u8, k };
+    let mut program = Vec::with_capacity(2 * tests.len() + 2);
+    for (index, (size, at, value)) in tests.iter().enumerate() {
+        program.push(step(libc::BPF_LD | size | libc::BPF_ABS, 0, *at));
+        // Over the tests that are left, and the acceptance.
+        let over = 2 * (tests.len() - index - 1) + 1;
+        program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, over, *value));
+    }
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX));
+    program.push(step(libc::BPF_RET | libc::BPF_K, 0, 0));
+    program
 }
 
 fn raw(domain: Domain, protocol: i32) -> io::Result<Socket> {
@@ -270,10 +308,21 @@ enum Seen {
     Reset,
 }
 
-/// What a received packet says about the SYN `sequence`; a raw IPv4 socket gives the IP header too.
+/// What a received IP packet says about the SYN `sequence`.
 fn judge(packet: &[u8], from: SocketAddr, vip: SocketAddr, sequence: u32) -> Option<Seen> {
-    let segment =
-        if vip.is_ipv4() { packet.get(Ipv4::new_checked(packet).ok()?.header_bytes()..)? } else { packet };
+    let segment = match (from.ip(), vip.ip()) {
+        (IpAddr::V4(to), IpAddr::V4(source)) => {
+            let ip = Ipv4::new_checked(packet).ok()?;
+            let is_ours = (ip.source(), ip.destination(), ip.protocol()) == (source, to, protocol::TCP);
+            packet.get(ip.header_bytes()..).filter(|_| is_ours)?
+        }
+        (to, source) => {
+            let ip = Ipv6::new_checked(packet).ok()?;
+            let is_ours =
+                (ip.source(), ip.destination(), ip.next_header()) == (v6(source), v6(to), protocol::TCP);
+            packet.get(Ipv6::<&[u8]>::HEADER_BYTES..).filter(|_| is_ours)?
+        }
+    };
     let tcp = Tcp::new_checked(segment).ok()?;
     let acknowledged = u32::from_be_bytes(segment.get(8..12)?.try_into().ok()?);
     let ours = tcp.source_port() == vip.port()
@@ -332,8 +381,7 @@ mod tests {
                 let mut packet = segment(vip, to, 5, flags);
                 let tcp = packet.len() - 20;
                 packet[tcp + 8..tcp + 12].copy_from_slice(&acknowledged.to_be_bytes());
-                let skipped = if vip.is_ipv4() { 0 } else { tcp };
-                judge(&packet[skipped..], from, vip, u32::MAX)
+                judge(&packet, from, vip, u32::MAX)
             };
             assert_eq!(answer(from, 0, SYN | ACK), Some(Seen::SynAck));
             assert_eq!(answer(from, 0, RST | ACK), Some(Seen::Reset));
@@ -342,6 +390,42 @@ mod tests {
             assert_eq!(answer(from, 0, SYN), None);
             let other = SocketAddr::new(from.ip(), from.port() + 1);
             assert_eq!(answer(other, 0, SYN | ACK), None);
+            assert_eq!(judge(&segment(from, vip, 5, SYN | ACK), from, vip, u32::MAX), None);
+        }
+    }
+
+    #[test]
+    fn filter_lets_the_vip_answer_and_nobody_else() {
+        for (from, vip) in ENDS.map(ends) {
+            let passes = |source, to| run(&filter(from.port(), vip), &segment(source, to, 5, SYN | ACK));
+            assert!(passes(vip, from));
+            assert!(!passes(from, vip));
+            let port = |end: SocketAddr| SocketAddr::new(end.ip(), end.port() + 1);
+            assert!(!passes(port(vip), from) && !passes(vip, port(from)));
+            assert!(!passes(SocketAddr::new(from.ip(), vip.port()), from));
+        }
+    }
+
+    /// Interprets what [`filter`] is made of.
+    fn run(program: &[libc::sock_filter], packet: &[u8]) -> bool {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let libc::sock_filter { code, jf, k, .. } = program[at];
+            at += 1;
+            let bytes = match u32::from(code) & 0x18 {
+                libc::BPF_H => 2,
+                libc::BPF_B => 1,
+                _ => 4,
+            };
+            match u32::from(code) & 7 {
+                libc::BPF_LD => {
+                    let loaded = &packet[k as usize..][..bytes];
+                    accumulator = loaded.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+                }
+                libc::BPF_JMP if accumulator != k => at += usize::from(jf),
+                libc::BPF_JMP => {}
+                _ => return k != 0,
+            }
         }
     }
 }

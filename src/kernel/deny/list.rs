@@ -18,6 +18,7 @@ const QUEUE: usize = 16_384;
 
 /// What is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum DenyEntry {
     /// Every packet from these addresses.
     Source(Prefix),
@@ -107,6 +108,11 @@ impl DenyList {
     pub(super) fn new(held: Held) -> Self {
         let queue = ArrayQueue::new(QUEUE);
         Self { shared: Arc::new(Shared { queue, queue_full: AtomicU64::new(0), held: Mutex::new(held) }) }
+    }
+
+    /// A list that takes effect nowhere: entries are counted, and stay in the queue. For stages that run without a run.
+    pub fn detached() -> Self {
+        Self::new(Held::new(Vec::new()))
     }
 
     /// Denies a source address from within [`PATIENCE`](super::PATIENCE) on for `ttl`. For stages: takes some

@@ -62,7 +62,7 @@ pub enum StartDenyError {
     },
     /// No thread.
     #[error("cannot start the thread of the deny list: {0}")]
-    Thread(io::Error),
+    Thread(#[source] io::Error),
 }
 
 /// The running thread; dropping it ends it. What is denied stays so until the XDP program goes.

@@ -34,6 +34,7 @@ impl fmt::Display for AttachedMode {
 
 /// An XDP program on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AttachedXdp {
     /// The program's id, as `bpftool prog` shows it; with [`AttachedMode::Multi`], that of one of them.
     pub id: u32,

@@ -11,6 +11,7 @@ use super::{Link, LinkError};
 
 /// The interface receives on more queues than were asked for. `Display` says what that means and how to change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueueWarning {
     /// The interface.
     pub interface: String,

@@ -113,11 +113,22 @@ impl NextHops {
     /// When it returns, `on_change` has been called for all that it says.
     #[must_use]
     pub fn wait_resolved(&self, timeout: Duration) -> Vec<(IpAddr, Unresolved)> {
+        self.wait_resolved_of(timeout, |_| true)
+    }
+
+    /// The same, where only neighbours of the backends that are `awaited` are waited for: nobody has to wait for one of which it is
+    /// known that it does not answer.
+    #[must_use]
+    pub fn wait_resolved_of(
+        &self,
+        timeout: Duration,
+        awaited: impl Fn(&IpAddr) -> bool,
+    ) -> Vec<(IpAddr, Unresolved)> {
         let guard = self.shared.lock();
         let (state, _) = self
             .shared
             .changed
-            .wait_timeout_while(guard, timeout, |state| state.is_awaiting())
+            .wait_timeout_while(guard, timeout, |state| state.is_awaiting(&awaited))
             .unwrap_or_else(PoisonError::into_inner);
         let unresolved = state.answers.iter().filter_map(|(backend, answer)| {
             let unresolved = answer.as_ref().err()?;
@@ -151,9 +162,11 @@ struct State {
 }
 
 impl State {
-    fn is_awaiting(&self) -> bool {
-        let awaited = |answer: &Answer| matches!(answer, Err(Unresolved::NoNeighbour { .. }));
-        self.request.is_some() || self.busy || self.answers.values().any(awaited)
+    fn is_awaiting(&self, awaited: &impl Fn(&IpAddr) -> bool) -> bool {
+        let is_missing = |answer: &Answer| matches!(answer, Err(Unresolved::NoNeighbour { .. }));
+        self.request.is_some()
+            || self.busy
+            || self.answers.iter().any(|(backend, answer)| is_missing(answer) && awaited(backend))
     }
 }
 

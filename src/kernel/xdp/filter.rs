@@ -18,6 +18,7 @@ const COUNTERS: &str = "RULE_COUNTERS";
 
 /// Packets and bytes that a rule acted on in the XDP program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RuleCount {
     /// Packets.
     pub packets: u64,

@@ -1,9 +1,13 @@
 //! Which packets leave the kernel, as plain data.
 
-use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive};
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
+use serde::Serialize;
 use xfwd_ebpf_types::{ServiceKey, map_ipv4};
 
+use crate::packet::protocol::{TCP, UDP};
 use crate::stages::filter::Prefix;
 
 /// Which packets of an interface go to AF_XDP sockets. Everything else stays with the host network stack.
@@ -40,7 +44,7 @@ pub struct Steering {
 ///
 /// Several may have an address in common. A packet is that of the service of this very address and port; else that of the
 /// longest prefix which has a service on that port (not: of the longest prefix at all); where two are alike, of the first.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct SteeredService {
     /// Its addresses. A prefix that is one address is the same as that address.
     pub network: Prefix,
@@ -58,11 +62,14 @@ pub struct SteeredService {
 }
 
 /// What the addresses of a [`SteeredService`] are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SteeredKind {
     /// Virtual addresses, which clients send to and may ping.
     Vip,
-    /// Addresses of the balancer's own, with the ports that it takes for NAT. Pings are the host's.
+    /// Addresses of the host, of which some ports are taken: for NAT, or by a function that answers there. Pings are the
+    /// host's.
     Nat,
 }
 
@@ -76,6 +83,21 @@ impl SteeredService {
             room: 0,
             kind: SteeredKind::Vip,
         }
+    }
+
+    /// What a TCP socket bound to `address` would get, and the fragments and ICMP errors named above. Pings stay with the
+    /// host.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self::of_host(address, TCP)
+    }
+
+    /// As [`tcp`](Self::tcp), for UDP.
+    pub fn udp(address: SocketAddr) -> Self {
+        Self::of_host(address, UDP)
+    }
+
+    fn of_host(address: SocketAddr, protocol: u8) -> Self {
+        Self { kind: SteeredKind::Nat, ..Self::single(address.ip(), protocol, address.port()) }
     }
 }
 

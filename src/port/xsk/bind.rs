@@ -87,6 +87,7 @@ pub struct OpenRequest {
 
 /// What one socket got.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct QueueReport {
     /// Name of the interface.
     pub interface: String,
@@ -103,6 +104,7 @@ pub struct QueueReport {
 }
 
 /// Sockets ready for traffic: bound, with primed fill rings.
+#[non_exhaustive]
 pub struct Opened {
     /// For each worker: its ports, in the order of the request.
     pub ports: Vec<Vec<XskPort>>,

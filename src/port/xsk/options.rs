@@ -18,6 +18,7 @@ const BUSY_POLL_BUDGET: i32 = 64;
 /// `struct xdp_statistics`: what the kernel lost on its way to or from a socket, since it was opened.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct XdpStatistics {
     /// Received packets dropped for other reasons than those below: too large for a frame, or no memory.
     pub rx_dropped: u64,

@@ -249,6 +249,12 @@ impl Port for XskPort {
         unsafe { self.umem.data_mut(&mut frame.0) }.cursor().set_pos(end - start);
     }
 
+    fn place_new(&self, frame: &mut XskFrame, span: Span) {
+        // It may have been one of several frames of a packet that was dropped, and still say so.
+        frame.0.set_options(0);
+        self.place(frame, span);
+    }
+
     fn transmit(&mut self, backlog: &mut VecDeque<XskFrame>) -> Result<(), PortError> {
         loop {
             let room = self.tx.nb_free(backlog.len().min(self.tx_size as usize) as u32) as usize;

@@ -167,7 +167,7 @@ impl BalanceControl {
             hops: HashMap::new(),
             ports: ports.into(),
         };
-        inner.set_services(services, None)?;
+        inner.set_services(services, Instant::now(), None)?;
         let last_hops = nat.as_ref().map(|pool| Arc::new(LastHops::new(pool.capacity())));
         let mut nats: Vec<NatWorker> = nat.map(|pool| pool.workers(timeouts)).unwrap_or_default();
         let sides = (0..workers).rev().map(|_| WorkerSide {
@@ -229,9 +229,14 @@ impl BalanceControl {
             }
         }
         if changed {
-            inner.make_tables();
+            inner.make_tables(now, |_| true);
             self.publish(&inner);
         }
+    }
+
+    /// The addresses of all backends that may get packets, removed ones with flows among them: their next hops are to be followed.
+    pub fn addresses(&self) -> HashSet<IpAddr> {
+        self.inner().members.addresses()
     }
 
     /// Balances these services from now on. Backends that stay keep their flows, and so do those that go, until they have
@@ -242,7 +247,8 @@ impl BalanceControl {
     /// [`ServiceError`]; nothing has changed then.
     pub fn set_services(&self, services: Vec<BalancedService>) -> Result<(), ServiceError> {
         let mut inner = self.inner();
-        inner.set_services(services, Some(Instant::now()))?;
+        let now = Instant::now();
+        inner.set_services(services, now, Some(now))?;
         self.publish(&inner);
         Ok(())
     }
@@ -250,12 +256,12 @@ impl BalanceControl {
     /// What takes time: backends in slow start get more, removed ones without flows are forgotten, and what workers no longer use is
     /// freed. To be called about ten times a second.
     pub fn tick(&self, now: Instant) {
-        for side in &self.workers {
-            while side.mailbox.used.pop().is_some() {}
-        }
+        self.free_used();
         let mut inner = self.inner();
-        let forgotten = inner.forget(now, self.settings.timeouts.established);
-        if inner.make_tables() || forgotten {
+        let forgotten = inner.forget(now, self.settings.timeouts.longest());
+        // Time changes nothing else.
+        let grown = inner.make_tables(now, |service| service.slow_start.is_some());
+        if grown || forgotten {
             self.publish(&inner);
         }
     }
@@ -297,7 +303,16 @@ impl BalanceControl {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Frees the states that workers are done with.
+    fn free_used(&self) {
+        for side in &self.workers {
+            while side.mailbox.used.pop().is_some() {}
+        }
+    }
+
     fn publish(&self, inner: &Inner) {
+        // Before each new one: so a worker always finds room for the one that it gives back.
+        self.free_used();
         let state = Arc::new(inner.state());
         for side in &self.workers {
             // One that was not taken is freed here.
@@ -316,17 +331,18 @@ fn make_table(service: &BalancedService, shares: &[u32]) -> Result<Option<Arc<Ta
 }
 
 impl Inner {
-    /// Replaces all services. `reloaded` is the time if it is not the first time: backends that are new then start slowly.
+    /// Replaces all services. Backends that are new come at `new`, which is `None` the first time: then nobody starts slowly.
     fn set_services(
         &mut self,
         services: Vec<BalancedService>,
-        reloaded: Option<Instant>,
+        now: Instant,
+        new: Option<Instant>,
     ) -> Result<(), ServiceError> {
         // Whatever can go wrong goes wrong here, before anything has changed.
         let before: HashMap<&str, &Entry> =
             self.services.iter().map(|entry| (entry.service.name.as_str(), entry)).collect();
         let made = services.into_iter().map(|service| {
-            let shares = self.shares(&service, reloaded);
+            let shares = self.shares(&service, now, new);
             let kept = before.get(&*service.name).filter(|entry| entry.has_table_for(&service, &shares));
             let table = match kept {
                 Some(entry) => entry.table.clone(),
@@ -348,10 +364,11 @@ impl Inner {
             let slots: Arc<[u32]> = service
                 .backends
                 .iter()
-                .map(|backend| self.members.set(&service.name, backend, reloaded))
+                .map(|backend| self.members.set(&service.name, backend, new))
                 .collect();
             let here: HashSet<u32> = slots.iter().copied().collect();
-            let leaving = had.into_iter().filter(|slot| !here.contains(slot)).collect();
+            let leaving: Vec<u32> = had.into_iter().filter(|slot| !here.contains(slot)).collect();
+            leaving.iter().for_each(|slot| self.members.leave(*slot));
             self.services.push(Entry { service, slots, leaving, shares, table });
         }
         for gone in before.into_values() {
@@ -361,16 +378,13 @@ impl Inner {
     }
 
     /// The weights of the backends of a service as things are. One that is not known yet has come at `new`.
-    fn shares(&self, service: &BalancedService, new: Option<Instant>) -> Vec<u32> {
-        let now = Instant::now();
+    fn shares(&self, service: &BalancedService, now: Instant, new: Option<Instant>) -> Vec<u32> {
         let percent = |backend: &BalancedBackend| {
             if backend.state != BackendState::Up {
                 return 0;
             }
             let (healthy, back_since) = match self.members.find(&service.name, backend.address) {
-                Some(member) if member.backend.state == BackendState::Up => {
-                    (member.healthy, member.back_since)
-                }
+                Some(member) if member.gets_flows() => (member.healthy, member.back_since),
                 Some(member) => (member.healthy, new),
                 None => (true, new),
             };
@@ -388,11 +402,14 @@ impl Inner {
             .collect()
     }
 
-    /// Makes the tables anew whose weights have changed. Whether there were any.
-    fn make_tables(&mut self) -> bool {
+    /// Makes the tables anew, of these services, whose weights have changed. Whether there were any.
+    fn make_tables(&mut self, now: Instant, of: impl Fn(&BalancedService) -> bool) -> bool {
         let mut changed = false;
         for index in 0..self.services.len() {
-            let shares = self.shares(&self.services[index].service, None);
+            if !of(&self.services[index].service) {
+                continue;
+            }
+            let shares = self.shares(&self.services[index].service, now, None);
             let entry = &mut self.services[index];
             if entry.shares == shares {
                 continue;
@@ -486,4 +503,111 @@ fn slow_start(time: Option<Duration>, since: Option<Instant>, now: Instant) -> u
     let (Some(time), Some(since)) = (time, since) else { return 100 };
     let passed = now.saturating_duration_since(since).as_secs_f64() / time.as_secs_f64().max(1e-9);
     ((passed * 10.0) as u32 + 1).min(10) * 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connections::Event;
+    use super::super::state::MemberRef;
+    use super::*;
+    use crate::pipeline::Stage;
+
+    fn services(backends: u8) -> Vec<BalancedService> {
+        let service = BalancedService::new("web", [198, 18, 10, 1].into(), 6, 80, Forward::Dsr);
+        let service = BalancedService { table_size: 251, ..service };
+        vec![(1..=backends).fold(service, |service, last| service.with([198, 18, 0, last].into(), 1))]
+    }
+
+    fn control(workers: usize) -> BalanceControl {
+        let options = BalanceOptions { connections: 8, ..BalanceOptions::new(workers, Vec::new()) };
+        BalanceControl::new(options, services(2)).unwrap()
+    }
+
+    #[test]
+    fn a_slow_start_takes_ten_steps() {
+        let (start, time) = (Instant::now(), Some(Duration::from_secs(30)));
+        let at = |millis| slow_start(time, Some(start), start + Duration::from_millis(millis));
+        assert_eq!(
+            [at(0), at(2_999), at(3_000), at(26_999), at(27_000), at(99_000)],
+            [10, 10, 20, 90, 100, 100]
+        );
+        assert_eq!((slow_start(None, Some(start), start), slow_start(time, None, start)), (100, 100));
+    }
+
+    #[test]
+    fn a_stage_sees_the_last_of_several_states_and_gives_back_each_that_it_had() {
+        let control = control(1);
+        let mut stage = control.stage(0);
+        for last in 3..100 {
+            control.set_services(services(last)).unwrap();
+            control.set_services(services(last + 1)).unwrap();
+            stage.housekeeping();
+            assert_eq!(stage.state.members.len(), usize::from(last) + 1);
+            assert!(control.workers[0].mailbox.used.len() <= 1, "there is always room for the next");
+        }
+        control.tick(Instant::now());
+        assert!(control.workers[0].mailbox.used.is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_takes_nothing_holds_up_nobody() {
+        let control = control(2);
+        let (mut one, mut other) = (control.stage(0), control.stage(1));
+        for last in 3..20 {
+            control.set_services(services(last)).unwrap();
+            one.housekeeping();
+        }
+        assert_eq!((one.state.members.len(), other.state.members.len()), (19, 2));
+        other.housekeeping();
+        assert_eq!(other.state.members.len(), 19);
+    }
+
+    #[test]
+    fn services_without_a_table_change_nothing() {
+        let control = control(1);
+        let mut stage = control.stage(0);
+        let [mut wrong] = <[BalancedService; 1]>::try_from(services(2)).unwrap();
+        wrong.table_size = 250;
+        let error = control.set_services(vec![wrong]).unwrap_err();
+        assert_eq!(error.service, "web");
+        stage.housekeeping();
+        assert_eq!(control.counters().len(), 2);
+        assert_eq!(stage.state.services.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_published_when_nothing_has_changed() {
+        let control = control(1);
+        let address = IpAddr::from([198, 18, 0, 1]);
+        control.set_health([("web", address, true), ("nobody", address, false)]);
+        control.set_egress([(address, None)]);
+        control.tick(Instant::now());
+        assert!(control.workers[0].mailbox.news.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_gone_frees_the_slots_of_its_backends() {
+        let control = control(1);
+        let mut stage = control.stage(0);
+        let before = stage.state.name(0);
+        control.set_services(Vec::new()).unwrap();
+        control.set_services(services(1)).unwrap();
+        stage.housekeeping();
+        assert_eq!(stage.state.keeper(before), None);
+        assert_eq!(stage.state.name(0), MemberRef::new(0, before.generation() + 1));
+    }
+
+    #[test]
+    fn what_has_expired_is_swept_without_packets() {
+        let timeouts = Timeouts { syn: Duration::from_millis(20), ..Timeouts::default() };
+        let options = BalanceOptions { connections: 8, timeouts, ..BalanceOptions::new(1, Vec::new()) };
+        let control = BalanceControl::new(options, services(2)).unwrap();
+        let mut stage = control.stage(0);
+        stage.connections.insert(7, 0, stage.now, Event::Syn);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !stage.connections.is_empty() {
+            assert!(Instant::now() < deadline, "turns without packets see no time pass");
+            stage.housekeeping();
+        }
+    }
 }

@@ -2,13 +2,13 @@
 
 use super::answers::Answer;
 use super::choose;
-use super::connections::Event;
+use super::connections::{Event, Found, Insertion};
 use super::mss::clamp_mss;
 use super::service::NoBackend;
 use super::stage::Balance;
 use super::state::{MemberRef, Way};
 use super::way::{EncapsulateError, Fit, Hop, fit, pass_hop, write_link};
-use crate::packet::{FiveTuple, Tcp};
+use crate::packet::{FiveTuple, Tcp, flow_hash_of};
 use crate::pipeline::{DropReason, Packet, Verdict};
 
 impl Balance {
@@ -23,17 +23,17 @@ impl Balance {
     ) -> Verdict {
         if self.state.services[service as usize].is_nat {
             return match self.session(packet, tuple, service, key) {
-                Ok((session, is_new)) => self.send_by_session(packet, &session, service, is_new),
+                Ok(session) => self.send_by_session(packet, &session),
                 Err(verdict) => verdict,
             };
         }
         match self.member(packet, tuple, service, key) {
-            Ok((slot, is_new)) => self.send(packet, slot, service, key, is_new),
+            Ok(slot) => self.send(packet, slot, service),
             Err(verdict) => verdict,
         }
     }
 
-    /// The slot of the member that a flow belongs to, and whether it has just been given to it.
+    /// The slot of the member that a flow belongs to; to which it is given here if it had none.
     #[inline]
     pub(super) fn member(
         &mut self,
@@ -41,22 +41,31 @@ impl Balance {
         tuple: &FiveTuple,
         service: u32,
         key: u64,
-    ) -> Result<(u32, bool), Verdict> {
+    ) -> Result<u32, Verdict> {
         let event = Event::of(packet.headers());
         let found = self.connections.find(key, self.now, event);
         if let Some(found) = found
             && !found.restarted
             && let Some(slot) = self.state.keeper(MemberRef(found.value))
         {
-            return Ok((slot, false));
+            return Ok(slot);
         }
         let Some(slot) = self.choose(tuple, service) else { return Err(self.no_backend(packet, service)) };
-        let member = self.state.name(slot).0;
-        match found {
-            Some(_) => _ = self.connections.replace(key, member, self.now),
-            None => _ = self.connections.insert(key, member, self.now, event),
+        let is_stored = self.store(key, self.state.name(slot).0, found, event);
+        // A flow for which there is no room is given to its member with every packet, but begins once.
+        if is_stored || event == Event::Syn {
+            self.state.members[slot as usize].counts[self.worker].connections.add(1);
         }
-        Ok((slot, true))
+        Ok(slot)
+    }
+
+    /// Stores what a flow belongs to from now on; `found` is what was found for this packet. Says whether there was room.
+    #[inline]
+    pub(super) fn store(&mut self, key: u64, value: u32, found: Option<Found>, event: Event) -> bool {
+        match found {
+            Some(_) => self.connections.replace(key, value, self.now).is_some(),
+            None => self.connections.insert(key, value, self.now, event) != Insertion::Refused,
+        }
     }
 
     /// The member that the table chooses.
@@ -78,14 +87,7 @@ impl Balance {
 
     /// Sends a packet to a member by its way, `nat` excepted.
     #[inline]
-    pub(super) fn send(
-        &mut self,
-        packet: &mut Packet<'_>,
-        slot: u32,
-        service: u32,
-        hash: u64,
-        is_new: bool,
-    ) -> Verdict {
+    pub(super) fn send(&mut self, packet: &mut Packet<'_>, slot: u32, service: u32) -> Verdict {
         let member = &self.state.members[slot as usize];
         let Some(hop) = member.hop else { return Verdict::Drop(DropReason::NoNeighbour) };
         let len = packet.len() as u64;
@@ -94,20 +96,22 @@ impl Balance {
                 if fit(packet, 0, hop.mtu as usize) != Fit::Fits {
                     return self.too_big(packet, 0, hop.mtu);
                 }
-                self.clamp_mss(packet, service);
+                self.clamp_mss(packet, service as usize);
                 if write_link(packet, &hop.link).is_err() {
                     return Verdict::Drop(DropReason::NoRoom);
                 }
             }
             Way::Tunnel(tunnel) => {
-                if fit(packet, tunnel.overhead(), hop.mtu as usize) != Fit::Fits {
-                    let overhead = tunnel.overhead();
-                    return self.too_big(packet, overhead, hop.mtu);
-                }
                 if pass_hop(packet) == Hop::Expired {
                     return self.answer(packet, Answer::TimeExceeded, DropReason::Expired);
                 }
-                self.clamp_mss(packet, service);
+                let overhead = tunnel.overhead();
+                if fit(packet, overhead, hop.mtu as usize) != Fit::Fits {
+                    return self.too_big(packet, overhead, hop.mtu);
+                }
+                self.clamp_mss(packet, service as usize);
+                // Not the key of the connection table, which nobody outside may know.
+                let hash = flow_hash_of(packet.bytes(), packet.headers()).unwrap_or_default();
                 match tunnel.encapsulate(packet, &hop.link, hash, &mut self.identification) {
                     Ok(()) => {}
                     Err(EncapsulateError::NotIp) => return Verdict::Drop(DropReason::Malformed),
@@ -117,10 +121,7 @@ impl Balance {
             }
             Way::Nat { .. } | Way::Unknown => return Verdict::Drop(DropReason::NoNeighbour),
         }
-        let counts = &member.counts[self.worker];
-        counts.packets.add(1);
-        counts.bytes.add(len);
-        counts.connections.add(u64::from(is_new));
+        member.counts[self.worker].sent(len);
         self.out_of(hop.port)
     }
 
@@ -134,9 +135,9 @@ impl Balance {
     }
 
     #[inline(always)]
-    pub(super) fn clamp_mss(&self, packet: &mut Packet<'_>, service: u32) {
+    fn clamp_mss(&self, packet: &mut Packet<'_>, service: usize) {
         if packet.headers().tcp_flags & Tcp::SYN != 0
-            && let Some(limit) = self.state.services[service as usize].mss
+            && let Some(limit) = self.state.services[service].mss
         {
             clamp_mss(packet, limit);
         }

@@ -24,22 +24,19 @@ impl Balance {
             return Verdict::Drop(DropReason::Malformed);
         };
         let datagram = key.keyed_hash(self.seed);
-        let unknown = Verdict::Drop(DropReason::UnknownFragment);
+        let of_vip = self.state.lookup.find_fragment(&tuple.dst, tuple.protocol);
         let Some(first) = tuple_with_ports(bytes, &headers) else {
+            if let OfVip::One(service) = of_vip
+                && !self.state.services[service].is_nat
+            {
+                return self.of_service(packet, &tuple, service as u32);
+            }
             return match self.fragments.find(datagram, self.now) {
                 Some(value) if value & SESSION != 0 => {
                     self.later_of_session(packet, SessionId(value & !SESSION), &tuple)
                 }
-                Some(service) if (service as usize) < self.state.services.len() => {
-                    self.of_service(packet, &tuple, service)
-                }
-                Some(_) => unknown,
-                None => match self.state.lookup.find_fragment(&tuple.dst, tuple.protocol) {
-                    OfVip::One(service) if !self.state.services[service].is_nat => {
-                        self.of_service(packet, &tuple, service as u32)
-                    }
-                    _ => unknown,
-                },
+                Some(service) => self.of_service(packet, &tuple, service),
+                None => Verdict::Drop(DropReason::UnknownFragment),
             };
         };
         let Some(service) = self.state.lookup.find(&first.dst, first.protocol, first.dst_port) else {
@@ -47,19 +44,19 @@ impl Balance {
             let session = self.nat.as_ref().and_then(|nat| nat.sessions.find_reply(&first));
             let Some(session) = session else { return Verdict::Drop(DropReason::NoSession) };
             self.fragments.insert(datagram, session.id.0 | SESSION, self.now);
-            return self.send_reply(packet, &session, true);
+            return self.send_reply(packet, &session);
         };
         if self.state.services[service].is_nat {
             let key = self.key(&first, service);
             return match self.session(packet, &first, service as u32, key) {
-                Ok((session, is_new)) => {
+                Ok(session) => {
                     self.fragments.insert(datagram, session.id.0 | SESSION, self.now);
-                    self.send_by_session(packet, &session, service as u32, is_new)
+                    self.send_by_session(packet, &session)
                 }
                 Err(verdict) => verdict,
             };
         }
-        if self.state.lookup.find_fragment(&tuple.dst, tuple.protocol) == OfVip::Several {
+        if of_vip == OfVip::Several {
             self.fragments.insert(datagram, service as u32, self.now);
         }
         self.of_service(packet, &tuple, service as u32)
@@ -67,12 +64,17 @@ impl Balance {
 
     /// A fragment of a datagram to a service, `nat` excepted. `tuple` has no ports.
     fn of_service(&mut self, packet: &mut Packet<'_>, tuple: &FiveTuple, service: u32) -> Verdict {
-        // Two services of one address have flows of fragments of their own.
-        let key = self.key(tuple, service as usize) ^ self.state.services[service as usize].salt;
+        let key = self.fragment_key(tuple, service as usize);
         match self.member(packet, tuple, service, key) {
-            Ok((slot, is_new)) => self.send(packet, slot, service, key, is_new),
+            Ok(slot) => self.send(packet, slot, service),
             Err(verdict) => verdict,
         }
+    }
+
+    /// The key of a flow of fragments in the connection table; `tuple` has no ports. Two services of one address have such flows of
+    /// their own.
+    pub(super) fn fragment_key(&self, tuple: &FiveTuple, service: usize) -> u64 {
+        self.key(tuple, service) ^ self.state.services[service].salt
     }
 
     fn later_of_session(&mut self, packet: &mut Packet<'_>, id: SessionId, tuple: &FiveTuple) -> Verdict {
@@ -82,13 +84,9 @@ impl Balance {
             (endpoints.src, endpoints.dst, endpoints.protocol) == (tuple.src, tuple.dst, tuple.protocol)
         };
         if is(session.flow()) {
-            let flow = session.flow();
-            match self.state.lookup.find(&flow.dst, flow.protocol, flow.dst_port) {
-                Some(service) => self.send_by_session(packet, &session, service as u32, false),
-                None => Verdict::Drop(DropReason::NoSession),
-            }
+            self.send_by_session(packet, &session)
         } else if is(session.reply()) {
-            self.send_reply(packet, &session, false)
+            self.send_reply(packet, &session)
         } else {
             Verdict::Drop(DropReason::NoSession)
         }

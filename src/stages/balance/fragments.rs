@@ -168,6 +168,11 @@ impl FragmentTable {
         entry.map(|entry| entry.value)
     }
 
+    /// Forgets all datagrams.
+    pub fn clear(&mut self) {
+        self.sets.fill([Entry::default(); WAYS]);
+    }
+
     /// Datagrams there is room for.
     pub fn capacity(&self) -> usize {
         self.sets.len() * WAYS
@@ -367,6 +372,14 @@ mod tests {
         table.insert(9, 9, at(31));
         assert_eq!((table.find(2, at(31)), table.find(9, at(31))), (Some(2), Some(9)));
         assert_eq!(table.counters().evicted.get(), 1, "the time of 1 was over");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_table_that_was_cleared() {
+        let (mut table, now) = (FragmentTable::new(8), Tick::from_number(0));
+        table.insert(1, 7, now);
+        table.clear();
+        assert_eq!(table.find(1, now), None);
     }
 
     #[test]

@@ -30,6 +30,10 @@ impl Balance {
         }
         let Some(embedded) = Embedded::of(packet.bytes(), &headers) else { return Verdict::Continue };
         let flow = embedded.flow();
+        // Who sent a packet gets the errors about it; anything else is forged.
+        if FiveTuple::of(packet.bytes(), &headers).is_none_or(|error| error.dst != flow.dst) {
+            return Verdict::Continue;
+        }
         if let Some(service) = self.state.lookup.find(&flow.dst, flow.protocol, flow.dst_port) {
             return self.error_from_client(packet, &embedded, &flow, service);
         }
@@ -49,14 +53,16 @@ impl Balance {
         flow: &FiveTuple,
         service: usize,
     ) -> Verdict {
-        let key = self.key(flow, service);
         if !self.state.services[service].is_nat {
-            let known = self.connections.peek(key, self.now).map(|(value, _)| MemberRef(value));
-            let slot = known
-                .and_then(|member| self.state.keeper(member))
+            let key = self.key(flow, service);
+            // The client may send fragments only, which are a flow of their own.
+            let fragments = FiveTuple { src_port: 0, dst_port: 0, ..*flow };
+            let slot = self
+                .known(key)
+                .or_else(|| self.known(self.fragment_key(&fragments, service)))
                 .or_else(|| self.choose(flow, service as u32));
             return match slot {
-                Some(slot) => self.send(packet, slot, service as u32, key, false),
+                Some(slot) => self.send(packet, slot, service as u32),
                 None => Verdict::Drop(DropReason::NoBackend),
             };
         }
@@ -77,6 +83,12 @@ impl Balance {
             Ok(()) => self.out_of(hop.port),
             Err(_) => Verdict::Drop(DropReason::NoRoom),
         }
+    }
+
+    /// The slot of the member that a known flow stays with.
+    fn known(&self, key: u64) -> Option<u32> {
+        let (value, _) = self.connections.peek(key, self.now)?;
+        self.state.keeper(MemberRef(value))
     }
 
     /// An error about what a client's packet became on its way to a backend.

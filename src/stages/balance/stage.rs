@@ -46,6 +46,8 @@ pub struct Balance {
     pub(super) instant: Instant,
     pub(super) port: PortIndex,
     swept: Tick,
+    /// Since housekeeping last.
+    has_processed: bool,
     looked: Box<[Looked; BATCH_SIZE]>,
 }
 
@@ -105,6 +107,7 @@ impl Balance {
             swept: clock.tick(instant),
             instant,
             clock,
+            has_processed: false,
             port: 0,
             looked: Box::new([Looked::Nothing; BATCH_SIZE]),
         }
@@ -120,6 +123,7 @@ impl Stage for Balance {
         self.instant = batch.now();
         self.now = self.clock.tick(self.instant);
         self.port = batch.port();
+        self.has_processed = true;
         let undecided = batch.undecided();
         for index in undecided {
             let looked = self.look(batch.packet(index));
@@ -146,8 +150,16 @@ impl Stage for Balance {
     fn housekeeping(&mut self) {
         if let Some(news) = self.mailbox.news.pop() {
             let used = std::mem::replace(&mut self.state, news);
-            // To be freed elsewhere. When nobody has emptied the queue for long, it is freed here.
+            if !Arc::ptr_eq(&used.lookup, &self.state.lookup) {
+                // It names services by their place.
+                self.fragments.clear();
+            }
+            // To be freed elsewhere. There is room, as the queue is emptied before there are news.
             _ = self.mailbox.used.push(used);
+        }
+        // Without packets nobody has looked at the clock.
+        if !std::mem::take(&mut self.has_processed) {
+            self.now = self.clock.tick(Instant::now());
         }
         if self.now.since(self.swept) > 0 {
             self.swept = self.now;

@@ -85,6 +85,15 @@ pub(super) struct MemberCounts {
     pub connections: Counter,
 }
 
+impl MemberCounts {
+    /// One packet more, of so many bytes.
+    #[inline(always)]
+    pub fn sent(&self, bytes: u64) {
+        self.packets.add(1);
+        self.bytes.add(bytes);
+    }
+}
+
 /// A member as a connection table or a session names it: its slot, and the generation that tells it from earlier backends in
 /// the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,5 +132,37 @@ impl BalanceState {
         let slot = member.slot();
         let state = self.members.get(slot as usize)?;
         (state.generation == member.generation() && state.keeps_flows).then_some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(generation: u8, keeps_flows: bool) -> BalanceState {
+        let member =
+            MemberState { generation, keeps_flows, hop: None, way: Way::Unknown, counts: Arc::default() };
+        BalanceState {
+            lookup: Arc::default(),
+            services: Vec::new(),
+            members: vec![member],
+            ports: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_member_is_known_by_its_slot_and_generation() {
+        let member = MemberRef::new(MAX_SLOTS as u32 - 1, 255);
+        assert_eq!((member.slot(), member.generation()), (MAX_SLOTS as u32 - 1, 255));
+        assert_eq!(state(7, true).name(0), MemberRef::new(0, 7));
+    }
+
+    #[test]
+    fn a_flow_stays_only_with_the_member_that_it_was_given_to() {
+        let member = MemberRef::new(0, 7);
+        assert_eq!(state(7, true).keeper(member), Some(0));
+        assert_eq!(state(7, false).keeper(member), None, "it does not keep flows");
+        assert_eq!(state(8, true).keeper(member), None, "another one has its slot");
+        assert_eq!(state(7, true).keeper(MemberRef::new(1, 7)), None, "there is no such slot");
     }
 }

@@ -63,33 +63,22 @@ impl Stage for Filter {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
+
+    use etherparse::PacketBuilder;
 
     use super::super::{FilterControl, Per, Rate, RateLimit, Rule};
     use super::*;
+    use crate::testing::{Harness, built};
 
     /// A UDP packet from this source to this port.
     fn packet(source: [u8; 4], port: u16) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
-            .ipv4(source, [198, 18, 10, 1], 64)
-            .udp(1000, port)
-            .write(&mut bytes, b"")
-            .unwrap();
-        bytes
+        let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        built!(link.ipv4(source, [198, 18, 10, 1], 64).udp(1000, port), b"")
     }
 
-    fn verdicts(stage: &mut Filter, packets: &mut [Vec<u8>], now: Instant) -> Vec<Verdict> {
-        let count = packets.len();
-        let mut batch = Batch::new(0);
-        batch.set_now(now);
-        for packet in packets {
-            let len = packet.len() as u32;
-            batch.push(packet, len);
-        }
-        batch.parse();
-        stage.process(&mut batch);
-        batch.finish()[..count].to_vec()
+    fn verdicts(harness: &mut Harness<Filter>, packets: &[Vec<u8>]) -> Vec<Verdict> {
+        harness.step(packets).packets.iter().map(|processed| processed.verdict).collect()
     }
 
     fn rule(name: &str, action: Action, change: impl FnOnce(&mut Rule)) -> Rule {
@@ -109,18 +98,18 @@ mod tests {
             rule("ten", Action::Drop, |rule| rule.matches.src = vec!["10.0.0.0/8".parse().unwrap()]),
             rule("echo", Action::Bounce, |rule| rule.matches.dst_port = vec![7..=7]),
         ]);
-        let mut stages = [control.stage(), control.stage()];
-        let mut packets = [
+        let mut workers = [Harness::new(control.stage()), Harness::new(control.stage())];
+        let packets = [
             packet([10, 0, 0, 1], 7),
             packet([10, 1, 0, 1], 7),
             packet([11, 0, 0, 1], 7),
             packet([11, 0, 0, 1], 8),
         ];
-        let now = Instant::now();
-        let found = verdicts(&mut stages[0], &mut packets, now);
-        assert_eq!(found, [DROPPED, Verdict::Continue, Verdict::Bounce, Verdict::Continue]);
-        assert_eq!(packets[2][..6], [2, 0, 0, 0, 0, 1], "bounced to the sender");
-        verdicts(&mut stages[1], &mut packets[..2], now);
+        let found = workers[0].step(&packets).packets;
+        let verdicts: Vec<_> = found.iter().map(|processed| processed.verdict).collect();
+        assert_eq!(verdicts, [DROPPED, Verdict::Continue, Verdict::Bounce, Verdict::Continue]);
+        assert_eq!(found[2].bytes[..6], [2, 0, 0, 0, 0, 1], "bounced to the sender");
+        workers[1].step(&packets[..2]);
         let counted: Vec<_> = control.counters().into_iter().map(|rule| (rule.packets, rule.bytes)).collect();
         assert_eq!(counted, [(0, 0), (6, 6 * 42), (2, 2 * 42), (2, 2 * 42), (1, 42)]);
     }
@@ -132,12 +121,12 @@ mod tests {
             rule("limit", Action::Drop, |rule| rule.rate = Some(rate)),
             rule("echo", Action::Bounce, |_| {}),
         ]);
-        let mut stage = control.stage();
-        let mut packets: Vec<_> = (0..5).map(|_| packet([10, 0, 0, 1], 7)).collect();
-        let now = Instant::now();
-        let found = verdicts(&mut stage, &mut packets, now);
+        let mut harness = Harness::new(control.stage());
+        let packets: Vec<_> = (0..5).map(|_| packet([10, 0, 0, 1], 7)).collect();
+        let found = verdicts(&mut harness, &packets);
         assert_eq!(found, [Verdict::Bounce, Verdict::Bounce, Verdict::Bounce, DROPPED, DROPPED]);
-        let later = verdicts(&mut stage, &mut packets, now + Duration::from_millis(210));
+        harness.advance(Duration::from_millis(210));
+        let later = verdicts(&mut harness, &packets);
         assert_eq!(later.iter().filter(|verdict| **verdict == DROPPED).count(), 3);
         assert_eq!(control.counters()[0].packets, 5);
         assert_eq!(control.counters()[1].packets, 5);
@@ -146,9 +135,9 @@ mod tests {
     #[test]
     fn what_is_sent_to_a_group_is_not_bounced() {
         let mut control = FilterControl::new(vec![Rule::new("all", Action::Bounce)]);
-        let mut packets = [packet([10, 0, 0, 1], 7)];
-        packets[0][..6].fill(0xff);
-        let found = verdicts(&mut control.stage(), &mut packets, Instant::now());
-        assert_eq!(found, [Verdict::Drop(DropReason::NotAnswered)]);
+        let mut packet = packet([10, 0, 0, 1], 7);
+        packet[..6].fill(0xff);
+        let found = Harness::new(control.stage()).one(&packet);
+        assert_eq!(found.verdict, Verdict::Drop(DropReason::NotAnswered));
     }
 }

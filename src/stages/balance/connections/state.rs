@@ -97,6 +97,13 @@ pub struct Timeouts {
     pub udp: Duration,
 }
 
+impl Timeouts {
+    /// The longest of them.
+    pub fn longest(&self) -> Duration {
+        self.syn.max(self.established).max(self.closing).max(self.udp)
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

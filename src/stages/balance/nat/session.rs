@@ -91,6 +91,12 @@ impl Session {
         tuple(self.protocol, self.client, self.service)
     }
 
+    /// Whether a packet of the client with these flags begins a new connection in place of one that is over.
+    #[inline]
+    pub fn is_restarted_by(&self, tcp_flags: u8) -> bool {
+        self.seen.state.is_restarted_by(tcp_flags)
+    }
+
     /// The flow from the backend's side: what its replies look like.
     #[inline]
     pub fn reply(&self) -> FiveTuple {

@@ -268,7 +268,9 @@ fn a_connection_begins_anew_in_the_session_of_the_last_one() {
     let now = |worker: &NatWorker| worker.flow(session.id, &session.flow()).unwrap();
     worker.seen_from_client(&now(&worker), at(1), Tcp::SYN);
     assert_eq!(snapshot(&worker).restarted, 0, "it is in use");
+    assert!(!now(&worker).is_restarted_by(Tcp::SYN));
     worker.seen_from_backend(&now(&worker), at(1), Tcp::RST);
+    assert!(now(&worker).is_restarted_by(Tcp::SYN) && !now(&worker).is_restarted_by(Tcp::ACK));
     worker.seen_from_client(&now(&worker), at(1), Tcp::SYN);
     assert_eq!(snapshot(&worker).restarted, 1);
     assert_eq!(worker.sweep(at(61), all), 1, "half open, again");

@@ -1,10 +1,12 @@
 //! Random but plausible packets, the same for the same seed on every machine: for tests that compare two
-//! parsers or throw odd input at a stage.
+//! parsers or throw odd input at a stage. [`strategies`](super::strategies) has them for proptest.
 //!
 //! VLAN tags, IPv4 options, IPv6 extension chains, fragments, TCP, UDP, SCTP, ICMP and other protocols, Ethernet
 //! padding; then, in [`packet`], some are broken. Addresses and ports are often of a small set ([`IPV4`],
 //! [`IPV6`], [`PORTS`]), so that packets meet the services of a test. IPv4 header checksums are right,
-//! transport checksums are random.
+//! transport checksums are random unless made right by [`with_checksums`].
+
+use crate::pipeline::Batch;
 
 /// Addresses every second IPv4 packet is from or to.
 pub const IPV4: [[u8; 4]; 4] = [[198, 18, 10, 1], [198, 18, 10, 2], [198, 18, 0, 11], [10, 0, 0, 1]];
@@ -47,6 +49,23 @@ pub fn packet(seed: u64) -> Vec<u8> {
 /// A packet as a sender would send it: every length field is right.
 pub fn well_formed(seed: u64) -> Vec<u8> {
     build(&mut Random::new(seed), false)
+}
+
+/// A packet with right checksums, if it is a whole one of IP; others are as they were.
+pub fn with_checksums(mut packet: Vec<u8>) -> Vec<u8> {
+    let len = packet.len() as u32;
+    let mut batch = Batch::new(0);
+    batch.push(&mut packet, len);
+    batch.parse();
+    // Fragments and what is malformed have none that could be computed.
+    let _ = batch.packet_mut(0).fill_checksums();
+    drop(batch);
+    packet
+}
+
+/// The seeds from 0 to `count`, of which Miri, being slow, gets a few.
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    0..if cfg!(miri) { count / 500 } else { count }
 }
 
 const HOP_BY_HOP: u8 = 0;
