@@ -46,7 +46,12 @@ fn service() -> impl Strategy<Value = SteeredService> {
     let port = prop_oneof![4 => select(generated::PORTS.to_vec()), 1 => any::<u16>()];
     let ports = (port.clone(), port, any::<bool>());
     let kind = prop_oneof![3 => Just(SteeredKind::Vip), 1 => Just(SteeredKind::Nat)];
-    (prefix(), select(vec![TCP, UDP]), ports, select(vec![0, 20, 36, 48]), kind).prop_map(
+    // No service has an IPv4-mapped address: a config that says so is refused.
+    let network = prefix().prop_map(|prefix| match prefix.address().to_canonical() {
+        address @ IpAddr::V4(_) => Prefix::new(address, prefix.length().min(32)),
+        address @ IpAddr::V6(_) => Prefix::new(address, prefix.length()),
+    });
+    (network, select(vec![TCP, UDP]), ports, select(vec![0, 20, 36, 48]), kind).prop_map(
         |(network, protocol, (a, b, single), room, kind)| SteeredService {
             network,
             protocol,
