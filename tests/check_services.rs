@@ -33,7 +33,7 @@ service web: tcp 198.18.10.1 port 80 by dsr to 198.18.0.11 66.7 %, 198.18.0.12 (
     checked by http GET /health, status 200-299 or 304, at port 80 every 2s, 1s at most; up after 2, down after 3
 service media: tcp 2001:db8:10::21 ports 50000-51000 by ipip to 2001:db8:1::11 50.0 %, 198.18.1.12 50.0 %
     all connections of a client to one backend, TCP segments of 1400 bytes at most
-    checked by tcp at port 50000 by the way of the service every 2s, 1s at most; up after 2, down after 3
+    checked by tcp at port 50000 every 2s, 1s at most; up after 2, down after 3
 service dns: udp 198.18.10.53 port 53 by gue to 198.18.1.21 50.0 %, 198.18.1.22 50.0 %
     UDP port 6080
     checked by /usr/local/bin/check-dns example.org every 5s, 3s at most; up after 2, down after 3
