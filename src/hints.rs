@@ -2,17 +2,17 @@
 
 use std::mem::MaybeUninit;
 
-/// Brings the cache line in which `value` starts near, without waiting for it.
+/// Brings the cache line of a place in memory near, without waiting for it.
 #[inline(always)]
-pub(crate) fn prefetch<T>(value: &T) {
+pub(crate) fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it neither reads nor writes memory and cannot fault.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = place;
 }
 
 /// Asks the kernel for huge pages behind memory that was allocated and not written to yet, where it gives them for the asking

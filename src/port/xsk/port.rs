@@ -11,6 +11,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
 use super::fragments::Fragments;
 use super::kick::{self, Kick};
+use crate::hints::prefetch;
 use crate::pipeline::{BATCH_SIZE, Span};
 use crate::port::{FramePool, InFlight, Port, PortCounters, PortError, Received};
 
@@ -41,19 +42,6 @@ impl XskFrame {
         // SAFETY: `XskFrame` is `repr(transparent)` over `FrameDesc`, so the slices have the same layout.
         unsafe { &*(std::ptr::from_ref(frames) as *const [FrameDesc]) }
     }
-}
-
-/// Brings the first line of a packet near. The bytes of a whole batch are asked for before a stage looks at the first
-/// one, and another core has written them.
-#[inline(always)]
-fn prefetch(start: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; it does not touch memory and cannot fault.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(start.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = start;
 }
 
 /// Room in front of the packet in `received`, which is all that was received into a frame.
@@ -231,6 +219,7 @@ impl Port for XskPort {
         let bytes = data.contents_mut();
         let (start, capacity) = (bytes.as_mut_ptr(), bytes.len());
         data.cursor().set_pos(end);
+        // Those of a whole batch are asked for before a stage looks at the first one, and another core has written them.
         prefetch(start);
         // SAFETY: same bytes as above. Their lifetime is that of the borrow of the frame and of the UMEM, while
         // `DataMut` would tie it to itself.
