@@ -5,7 +5,7 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
-#[path = "support/example.rs"]
+#[path = "../support/example.rs"]
 mod example;
 
 use std::io::ErrorKind;
