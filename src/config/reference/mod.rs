@@ -90,6 +90,39 @@ fn the_schema_for_editors_is_what_the_types_give() {
     is_up_to_date("config.schema.json", &schema::text(&model::sections()));
 }
 
+/// The blocks of TOML in a page, with the lines that they begin in, but for those that are included from elsewhere.
+fn blocks(page: &str) -> Vec<(usize, &str)> {
+    let mut blocks = Vec::new();
+    let mut rest = page;
+    while let Some((_, from)) = rest.split_once("```toml\n") {
+        let Some((block, behind)) = from.split_once("```") else { break };
+        blocks.push((page[..page.len() - from.len()].lines().count() + 1, block));
+        rest = behind;
+    }
+    blocks.retain(|(_, block)| !block.contains("{{#include"));
+    blocks
+}
+
+#[test]
+fn the_pages_have_only_what_the_schema_knows() {
+    let schema = schema::of(&model::sections());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    let mut count = 0;
+    for page in pages {
+        for (line, block) in blocks(&std::fs::read_to_string(&page).unwrap()) {
+            let place = format!("{}:{line}", page.display());
+            let file: serde_json::Value =
+                toml::from_str(block).unwrap_or_else(|error| panic!("{place}: {error}"));
+            schema::check(&schema, &file).unwrap_or_else(|wrong| panic!("{place}: {wrong}"));
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+}
+
 #[test]
 fn the_examples_have_only_what_the_schema_knows() {
     let schema = schema::of(&model::sections());
