@@ -133,7 +133,10 @@ fn what_pages_include_is_there() {
             let included = fs::read_to_string(page.parent().unwrap().join(path));
             let included = included.unwrap_or_else(|error| panic!("{}: {path}: {error}", show(&page)));
             for mark in ["ANCHOR", "ANCHOR_END"] {
-                let has = |line: &str| line.contains(&format!("{mark}: {anchor}"));
+                let has = |line: &str| {
+                    let words = line.trim_end_matches("-->").trim_end();
+                    words.ends_with(&format!(" {mark}: {anchor}"))
+                };
                 assert!(
                     anchor.is_empty() || included.lines().any(has),
                     "{}: {path} has no {mark}: {anchor}",
