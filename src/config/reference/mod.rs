@@ -138,6 +138,7 @@ fn the_examples_have_only_what_the_schema_knows() {
         }
     }
     assert!(count >= 4, "{count}");
+    assert_eq!(schema.pointer("/properties/dataplane/properties/ring_size/default"), Some(&2048.into()));
     let wrong = serde_json::json!({ "dataplane": { "ring_size": "large" } });
     assert_eq!(schema::check(&schema, &wrong), Err("dataplane: ring_size: \"large\"".to_owned()));
     let unknown = serde_json::json!({ "bounce": { "layr": "l2" } });

@@ -62,6 +62,10 @@ fn property(key: &Key) -> Json {
         Holds::Section(_) | Holds::Other(_) => json!({}),
     };
     property["description"] = key.meaning.clone().into();
+    if let Some(literal) = &key.default {
+        let default: Json = toml::from_str(&format!("it = {literal}")).unwrap();
+        property["default"] = default["it"].clone();
+    }
     property
 }
 
