@@ -67,6 +67,7 @@
 //! * [`stages`]: those that ship, to be put into a pipeline of one's own.
 //! * [`kernel`]: the XDP program, links, addresses, next hops, what this kernel can do; usable without the rest.
 //! * `examples/` of the repository: `udp_echo` is a complete server on a page, `custom_stage` the command with one stage more.
+//! * The guide, `docs/` of the repository: a stage that grows step by step (`docs/writing-a-stage.md`), how to run and tune it.
 //!
 //! # Features
 //!

@@ -13,6 +13,7 @@ use super::reader::{Reader, Section};
 
 /// What all services share. Every key has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct BalanceSettings {
     /// Entries of the connection table of each worker.

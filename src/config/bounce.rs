@@ -8,6 +8,7 @@ use crate::stages::bounce::Layer;
 
 /// Packets go back where they came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Bounce {
     /// Up to which layer source and destination are exchanged.

@@ -23,6 +23,7 @@ choices! {
 
 /// How packets are moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Dataplane {
     /// How packets get from the driver to user space.

@@ -29,6 +29,8 @@ mod nat;
 mod pipeline;
 mod plan;
 mod reader;
+#[cfg(test)]
+mod reference;
 mod registry;
 mod service;
 #[cfg(test)]

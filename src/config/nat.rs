@@ -13,11 +13,12 @@ use super::service::ports;
 /// What sessions of `forward = "nat"` get as their source: a pool of ports on each address, of which each worker has a part of
 /// its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct NatSettings {
     /// Addresses, each once; backends send their replies there.
     pub addresses: Vec<IpAddr>,
-    /// The ports of each address.
+    /// The ports of each address, shared out to the workers; the host's own connections must not use them.
     pub ports: RangeInclusive<u16>,
 }
 

@@ -44,18 +44,20 @@ choices! {
 
 /// How the backends of a service are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HealthCheck {
     /// What is asked.
     pub kind: HealthKind,
     /// Time from the start of a check to the start of the next.
     pub interval: Duration,
-    /// Time after which a check has failed. Longer than `interval`, it delays the next check: checks of a backend never overlap.
+    /// Time after which a check has failed. A config file has it no longer than `interval`; if it is, it delays the next check:
+    /// checks of a backend never overlap.
     pub timeout: Duration,
     /// Good checks in a row that bring a backend up; 1 at least.
     pub rise: u32,
     /// Failed checks in a row that take a backend down; 1 at least.
     pub fall: u32,
-    /// Port to check instead of [`Target::port`].
+    /// Port to check instead of that of the backend, or of the service.
     pub port: Option<u16>,
     /// Path and query of an HTTP request, beginning with a slash.
     pub path: String,

@@ -20,7 +20,7 @@ choices! {
         /// MAC addresses.
         #[default]
         L2 = "l2",
-        /// MAC and IP addresses; what is not IP is bounced as by `L2`.
+        /// MAC and IP addresses; what is not IP is bounced as by `l2`.
         L3 = "l3",
         /// MAC and IP addresses, TCP and UDP ports; ICMP echo requests become replies.
         L4 = "l4",

@@ -7,6 +7,8 @@
 
 #[path = "../support/example.rs"]
 mod example;
+mod first_stage;
+mod whoami;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

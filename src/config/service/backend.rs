@@ -13,6 +13,7 @@ use crate::stages::balance::{BackendState, Forward};
 
 /// A server behind a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Backend {
     /// Address of the server.

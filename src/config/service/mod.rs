@@ -57,11 +57,13 @@ impl Protocol {
 
 /// A virtual address, protocol and port, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Service {
     /// Name in messages and metrics; unique.
     pub name: String,
     /// Addresses clients send to: one, or a prefix.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub vip: Prefix,
     /// Transport protocol.
     pub protocol: Protocol,
