@@ -81,8 +81,8 @@
 //!
 //! # What it needs
 //!
-//! Linux 5.18, on any architecture that Rust and the driver know; `xfwd features` says what a kernel and a driver can
-//! do. Drivers without AF_XDP zero-copy are run in copy mode, those without XDP in generic mode if that is asked for. Root, or
+//! Linux 6.1 (6.12 for filter rules in the XDP program), on any architecture that Rust and the driver know; `xfwd features` says
+//! what a kernel and a driver can do. Drivers without AF_XDP zero-copy are run in copy mode, those without XDP in generic mode if that is asked for. Root, or
 //! CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON ([`kernel::capabilities`]). To build: a C compiler and libclang, for libxdp; not
 //! clang for BPF: the XDP program is part of the crate.
 //!

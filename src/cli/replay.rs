@@ -213,7 +213,11 @@ fn tables(summary: &Summary, seconds: f64) -> String {
             backends.add_row([service.clone(), backend.to_string(), count(*packets)]);
         }
     }
-    for mut table in [causes, rules, backends] {
+    let mut counters = table(&["counter", "number"]);
+    for (name, number) in &summary.counters {
+        counters.add_row([name.clone(), count(*number)]);
+    }
+    for mut table in [causes, rules, backends, counters] {
         if table.row_count() > 0 {
             let last = table.column_iter_mut().last();
             last.into_iter().for_each(|column| column.set_cell_alignment(CellAlignment::Right));

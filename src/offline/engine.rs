@@ -22,12 +22,17 @@ use crate::runtime::{self, StartError};
 use crate::stages::balance::BalanceControl;
 use crate::stages::bounce::Bounce;
 use crate::stages::filter::{Facts, FilterControl};
-use crate::worker::WorkerContext;
+use crate::worker::{Counters, Interface, WorkerContext};
+
+/// What registered stages see as the name of the one interface.
+const INTERFACE: &str = "capture";
 
 /// A config, ready to be run over packets.
 pub struct Offline {
     program: OfflineProgram,
     stages: Stages,
+    /// Of registered stages.
+    counters: Counters,
     explainer: Option<Explainer>,
     clock: Clock,
     totals: Summary,
@@ -91,10 +96,14 @@ impl Offline {
             None
         };
         let filter = runtime::filter_control(plan, &kernel);
-        let stages = Stages::new(plan, filter, kernel.needs_worker(), balance);
+        let interface = Interface::new(INTERFACE, options.mac, options.mtu);
+        let counters = Counters::default();
+        let context = WorkerContext::new(0, 1, [interface]).with_counters(counters.clone());
+        let stages = Stages::new(plan, filter, kernel.needs_worker(), balance, &context);
         Ok(Self {
             program,
             stages,
+            counters,
             explainer: None,
             clock: Clock::new(),
             totals: Summary::default(),
@@ -170,6 +179,7 @@ impl Offline {
             causes.filter(|(_, _, packets)| *packets > 0).map(|(_, name, packets)| (name, packets)).collect();
         let dropped = DropReason::ALL.iter().map(|reason| (reason.name(), self.dropped[*reason as usize]));
         summary.dropped = dropped.filter(|(_, packets)| *packets > 0).collect();
+        summary.counters = self.counters.sums();
         summary
     }
 
@@ -292,6 +302,7 @@ impl Stages {
         mut filter: Option<FilterControl>,
         filter_in_worker: bool,
         balance: Option<Arc<BalanceControl>>,
+        context: &WorkerContext,
     ) -> Self {
         let mut list: Vec<(StageKind, Box<dyn Stage>)> = Vec::new();
         for kind in &plan.stages {
@@ -307,7 +318,7 @@ impl Stages {
                 }
                 StageKind::Custom(name) => {
                     let custom = plan.custom.iter().find(|custom| custom.name() == *name);
-                    custom.map(|custom| custom.make(&WorkerContext::new(0, 1, [])))
+                    custom.map(|custom| custom.make(context))
                 }
             };
             list.extend(stage.map(|stage| (*kind, stage)));

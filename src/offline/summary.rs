@@ -1,5 +1,6 @@
 //! What was counted over a whole capture.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -34,6 +35,8 @@ pub struct Summary {
     /// Packets that the worker dropped, by reason; reasons without a packet are left out.
     #[serde(serialize_with = "map")]
     pub dropped: Vec<(&'static str, u64)>,
+    /// What registered stages count, by name.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Packets by verdict.

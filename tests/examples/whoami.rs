@@ -42,6 +42,7 @@ fn a_replay_answers_what_is_long_enough() {
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["verdicts"]["bounce"], 1, "{summary}");
     assert_eq!(summary["dropped"]["not-answered"], 1, "{summary}");
+    assert_eq!(summary["counters"]["answered"], 1, "{summary}");
 
     let mut capture = Capture::open(File::open(&answers).unwrap()).unwrap();
     let mut answer = Frame::default();
