@@ -5,8 +5,10 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod dns_responder;
 #[path = "../support/example.rs"]
 mod example;
+mod syn_scrubber;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
