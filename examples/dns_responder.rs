@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use domain::base::header::HeaderSection;
-use domain::base::iana::{Opcode, Rcode};
+use domain::base::iana::{Opcode, OptRcode};
 use domain::base::{Message, Name, ToName};
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::iterator::Signals;
@@ -32,7 +32,7 @@ use zone::Zone;
 
 /// Longest answer to who does not speak EDNS (RFC 1035, section 4.2.1).
 const PLAIN_BYTES: u16 = 512;
-/// Longest answer at all: what no path has to fragment (RFC 9715).
+/// Longest answer at all: what fits the smallest MTU of IPv6, 1,280 bytes, so that no path has to fragment it (RFC 9715).
 const EDNS_BYTES: u16 = 1_232;
 /// Length of an OPT record without options.
 const OPT_BYTES: usize = 11;
@@ -57,14 +57,14 @@ impl Stage for Responder {
         batch.each_undecided(|packet| {
             let outcome =
                 packet.payload().and_then(|question| respond(&self.zone, question, &mut self.answer));
-            // It also looks whether there was a whole datagram: fragments and ICMP errors come along with a port that is steered.
+            // It sees to it that this was a whole datagram: fragments and ICMP errors come along with what is steered.
             let Some((rcode, truncated)) = outcome.filter(|_| packet.reply_udp(&self.answer).is_ok()) else {
                 self.dropped.add(1);
                 return Verdict::Drop(DropReason::NotAnswered);
             };
             match rcode {
-                Rcode::NOERROR => self.answered.add(1),
-                Rcode::NXDOMAIN => self.no_such_name.add(1),
+                OptRcode::NOERROR => self.answered.add(1),
+                OptRcode::NXDOMAIN => self.no_such_name.add(1),
                 _ => self.refused.add(1),
             }
             self.truncated.add(truncated.into());
@@ -74,45 +74,43 @@ impl Stage for Responder {
 }
 
 /// Writes the answer to a question; what it says, and whether it was too long. `None` when this is no question.
-fn respond(zone: &Zone, question: &[u8], answer: &mut Vec<u8>) -> Option<(Rcode, bool)> {
+fn respond(zone: &Zone, question: &[u8], answer: &mut Vec<u8>) -> Option<(OptRcode, bool)> {
     let message = Message::from_slice(question).ok()?;
     let (header, asked, opt) = (message.header(), message.first_question()?, message.opt());
     let name = Name::from_slice(asked.qname().as_flat_slice()?).ok()?;
     if header.qr() {
         return None;
     }
-    let is_edns_known = opt.as_ref().is_none_or(|opt| opt.version() == 0);
-    let (rcode, found) = match (header.opcode(), message.header_counts().qdcount()) {
-        (Opcode::QUERY, 1) if is_edns_known => {
+    let edns_version = opt.as_ref().map_or(0, |opt| opt.version());
+    let (rcode, found) = match (header.opcode(), message.header_counts().qdcount(), edns_version) {
+        (Opcode::QUERY, 1, 0) => {
             let found = zone.find(name, asked.qtype(), asked.qclass());
             (found.rcode, Some(found))
         }
-        // BADVERS, whose upper bits are in the OPT record.
-        (Opcode::QUERY, 1) => (Rcode::NOERROR, None),
-        (Opcode::QUERY, _) => (Rcode::FORMERR, None),
-        _ => (Rcode::NOTIMP, None),
+        (Opcode::QUERY, 1, _) => (OptRcode::BADVERS, None),
+        (Opcode::QUERY, _, _) => (OptRcode::FORMERR, None),
+        _ => (OptRcode::NOTIMP, None),
     };
 
     // Behind the header are the name, its type and its class.
     let question_bytes = 12 + name.len() + 4;
-    let room = opt.as_ref().map_or(PLAIN_BYTES, |opt| opt.udp_payload_size().clamp(PLAIN_BYTES, EDNS_BYTES));
-    let room = usize::from(room) - question_bytes - OPT_BYTES;
+    let opt_bytes = if opt.is_some() { OPT_BYTES } else { 0 };
+    let most = opt.as_ref().map_or(PLAIN_BYTES, |opt| opt.udp_payload_size().clamp(PLAIN_BYTES, EDNS_BYTES));
+    let room = usize::from(most) - question_bytes - opt_bytes;
     let truncated = found.is_some_and(|found| found.records.len() > room);
     let found = found.filter(|_| !truncated);
 
     answer.clear();
     answer.extend_from_slice(&question[..question_bytes]);
     answer.extend_from_slice(found.map_or(&[], |found| &found.records));
-    if opt.is_some() {
-        answer.extend_from_slice(&opt_record(!is_edns_known));
-    }
+    answer.extend_from_slice(&opt_record(rcode)[..opt_bytes]);
     let section = HeaderSection::for_message_slice_mut(answer);
     let header = section.header_mut();
     header.set_qr(true);
-    header.set_aa(matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN));
+    header.set_aa(matches!(rcode, OptRcode::NOERROR | OptRcode::NXDOMAIN));
     header.set_tc(truncated);
     header.set_ad(false);
-    header.set_rcode(rcode);
+    header.set_rcode(rcode.rcode());
     let counts = section.counts_mut();
     counts.set_qdcount(1);
     counts.set_ancount(found.map_or(0, |found| found.answers));
@@ -121,10 +119,10 @@ fn respond(zone: &Zone, question: &[u8], answer: &mut Vec<u8>) -> Option<(Rcode,
     Some((rcode, truncated))
 }
 
-/// The OPT record of an answer (RFC 6891, section 6.1.2): how much is received here, and whether the version asked for is unknown (BADVERS).
-const fn opt_record(is_bad_version: bool) -> [u8; OPT_BYTES] {
+/// The OPT record of an answer (RFC 6891, section 6.1.2): how much is received here, and the upper bits of the rcode.
+fn opt_record(rcode: OptRcode) -> [u8; OPT_BYTES] {
     let [high, low] = EDNS_BYTES.to_be_bytes();
-    [0, 0, 41, high, low, is_bad_version as u8, 0, 0, 0, 0, 0]
+    [0, 0, 41, high, low, rcode.ext(), 0, 0, 0, 0, 0]
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -134,7 +132,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let address: SocketAddr = address.parse()?;
     let queues = queues.first().map_or(Ok(1), |queues| queues.parse())?;
-    let zone = Arc::new(Zone::load(&mut File::open(zone_file)?)?);
+    let zone = File::open(zone_file).map_err(Into::into).and_then(|mut file| Zone::load(&mut file));
+    let zone = Arc::new(zone.map_err(|error| format!("{zone_file}: {error}"))?);
     // Before anything is set up, so that no signal is missed.
     let mut signals = Signals::new(TERM_SIGNALS)?;
 

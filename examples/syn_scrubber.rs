@@ -16,9 +16,9 @@
 //!
 //! Sources that send SYNs and answer no question, and known ones that send far too many, get on the deny list for a while: the
 //! XDP program drops what they send, before it is looked at. Whoever can guess the address of a client can have it denied for
-//! that time, hence it is short and the limits (`syn_scrubber/sources.rs`) are high. What a real scrubber does in addition: other questions for
-//! clients behind firewalls that swallow the odd SYN-ACK, ICMP errors for what expires here or is too long for INSIDE,
-//! one table of sources for all workers and not, as here, one each, and limits for the server as a whole.
+//! that time, hence it is short, and the limits are high (`syn_scrubber/sources.rs`). What a real scrubber does in addition:
+//! other questions for clients behind firewalls that swallow the odd SYN-ACK, ICMP errors for what expires here or is
+//! too long for INSIDE, one table of sources for all workers instead of one each, and limits for the server as a whole.
 
 #[path = "syn_scrubber/sources.rs"]
 mod sources;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::io::Read;
 
-use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::iana::{Class, OptRcode, Rtype};
 use domain::base::rdata::ComposeRecordData;
 use domain::base::{Name, ToName, Ttl};
 use domain::rdata::ZoneRecordData;
@@ -21,7 +21,7 @@ type Owned = Name<Vec<u8>>;
 
 /// What stands behind a question.
 pub struct Answer {
-    pub rcode: Rcode,
+    pub rcode: OptRcode,
     /// Records in the answer section.
     pub answers: u16,
     /// Records in the authority section.
@@ -61,9 +61,9 @@ impl Zone {
             let answers = answers.collect::<Result<_, Box<dyn Error>>>()?;
             names.insert(name.clone(), (answers, records.answer(name, NO_TYPE)?));
         }
-        let mut no_such_name = Answer::new(Rcode::NXDOMAIN);
+        let mut no_such_name = Answer::new(OptRcode::NXDOMAIN);
         records.add_soa(&mut no_such_name)?;
-        let [refused, not_implemented] = [Rcode::REFUSED, Rcode::NOTIMP].map(Answer::new);
+        let [refused, not_implemented] = [OptRcode::REFUSED, OptRcode::NOTIMP].map(Answer::new);
         Ok(Self { apex: records.apex, names, no_such_name, refused, not_implemented })
     }
 
@@ -85,7 +85,7 @@ impl Zone {
 
 impl Answer {
     /// One without records.
-    pub fn new(rcode: Rcode) -> Self {
+    pub fn new(rcode: OptRcode) -> Self {
         Self { rcode, answers: 0, authorities: 0, records: Vec::new() }
     }
 
@@ -125,7 +125,7 @@ impl Records {
     /// The answer about a name and a type. An alias is answered with what it stands for, as far as that is in the zone (RFC 1034,
     /// section 4.3.2).
     fn answer(&self, name: &Owned, rtype: Rtype) -> Result<Answer, Box<dyn Error>> {
-        let mut answer = Answer::new(Rcode::NOERROR);
+        let mut answer = Answer::new(OptRcode::NOERROR);
         let (mut name, mut owner) = (name.clone(), ASKED_NAME.to_vec());
         for _ in 0..ALIASES {
             let here = self.by_name.get(&name);
@@ -144,7 +144,7 @@ impl Records {
                 continue;
             }
             if of(found).next().is_none() && name.ends_with(&self.apex) {
-                answer.rcode = if here.is_none() { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+                answer.rcode = if here.is_none() { OptRcode::NXDOMAIN } else { OptRcode::NOERROR };
                 self.add_soa(&mut answer)?;
             }
             break;

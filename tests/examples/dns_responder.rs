@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use xfwd_netns::clients::dns;
 use xfwd_netns::topology::{self, INTERFACE, Pair, host_v4, host_v6};
@@ -106,9 +105,9 @@ fn dns_responder_says_what_stands_in_its_zone() {
         ("nobody.example A", Answer::new("NXDOMAIN", "qr aa", &[SOA])),
         ("www.example.net A", Answer::new("REFUSED", "qr", &[])),
         ("version.bind CH TXT", Answer::new("REFUSED", "qr", &[])),
-        ("www.example IXFR=1", Answer::new("NOTIMP", "qr", &[])),
+        ("www.example MAILB", Answer::new("NOTIMP", "qr", &[])),
         ("+opcode=notify www.example SOA", Answer::new("NOTIMP", "qr", &[])),
-        ("+edns=1 +noednsnegotiation www.example A", Answer::new("BADVERS", "qr aa", &[])),
+        ("+edns=1 +noednsnegotiation www.example A", Answer::new("BADVERS", "qr", &[])),
         ("+noedns www.example A", Answer::new("NOERROR", "qr aa", &www)),
         ("+noedns pool.example A", Answer::new("NOERROR", "qr aa tc", &[])),
         ("+bufsize=600 pool.example A", Answer::new("NOERROR", "qr aa tc", &[])),
@@ -130,7 +129,7 @@ fn dns_responder_says_what_stands_in_its_zone() {
         assert_eq!(dns::dig(&pair.generator, server, true, PATIENCE).unwrap(), "host");
         assert_eq!(
             counts(&responder.stop()),
-            [("answered", 18), ("dropped", 0), ("no such name", 1), ("refused", 4), ("truncated", 2)]
+            [("answered", 16), ("dropped", 0), ("no such name", 1), ("refused", 5), ("truncated", 2)]
         );
     }
 }
@@ -172,11 +171,8 @@ fn dns_responder_drops_what_is_no_question() {
     let two = crate::ask(&client, server, &[head(0, 2), good[12..].to_vec(), good[12..].to_vec()].concat())
         .unwrap();
     assert_eq!((&two[..8], two.len()), (&b"\x12\x34\x80\x01\0\x01\0\0"[..], good.len()));
-    // A fragment of a datagram to the same address.
-    client.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    let fragmented = [&good[..], &[0; 3_000]].concat();
-    client.send_to(&fragmented, server).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Three fragments.
+    client.send_to(&[&good[..], &[0; 3_000]].concat(), server).unwrap();
     assert_eq!(crate::ask(&client, server, &good).unwrap(), answer);
 
     let fragments = 3;
@@ -208,7 +204,7 @@ fn dns_responder_refuses_zones_that_it_would_answer_wrongly() {
         ("below 60 NS ns.example.net.", "delegations and wildcards are not served"),
         ("www.example.net. 60 A 192.0.2.1", "www.example.net A is not of the zone example"),
         ("$INCLUDE more.zone", "$INCLUDE is not followed"),
-        ("www 60 A 192.0.2.256", "3:"),
+        ("www 60 A 192.0.2.256", "expected IPv4 address"),
     ] {
         let said = refused(&format!("{apex}{record}\n"));
         assert!(said.contains(reason), "{record}: {said}");

@@ -133,7 +133,8 @@ fn syn_scrubber_denies_a_known_client_that_floods_for_a_while() {
     let web = network.web[0];
     let scrubber = network.start(web, "1");
     let page = |timeout| curl::get(&network.client, web, "/", timeout);
-    assert_eq!(page(PATIENCE).unwrap().server(), "web");
+    let first = page(PATIENCE).unwrap();
+    assert_eq!(first.server(), "web");
 
     let traffic = network.flood(host_v4(CLIENT).into(), web, 1, 20_000);
     let sent =
@@ -145,7 +146,7 @@ fn syn_scrubber_denies_a_known_client_that_floods_for_a_while() {
     }
 
     let summary = scrubber.stop();
-    println!("{} SYNs\n{summary}", sent.packets);
+    println!("first page after {:?}, then {} SYNs\n{summary}", first.took, sent.packets);
     assert_eq!(count(&summary, "sources denied"), 1, "{summary}");
     assert!(count(&summary, "forwarded") >= 1_000 && count(&summary, "admitted") == 1, "{summary}");
     assert!(count(&summary, "dropped by the XDP program") > sent.packets / 2, "{summary}");
