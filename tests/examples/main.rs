@@ -5,9 +5,11 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod dns_responder;
 #[path = "../support/example.rs"]
 mod example;
 mod first_stage;
+mod syn_scrubber;
 mod whoami;
 
 use std::io::ErrorKind;
