@@ -73,6 +73,9 @@ fn rules(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
 /// Warnings about rules that run in the worker and may match packets that never get there.
 fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
     let steering = plan.steering();
+    if steering.everything {
+        return Vec::new();
+    }
     let services = steering.services.iter().cloned();
     let steered = Services::new(services.map(|(vip, protocol, ports)| (vip, protocol.number(), ports)));
     let rules = plan
@@ -141,7 +144,11 @@ pub(super) fn describe(plan: &Plan, most_services: usize) -> Vec<String> {
         lines.push(format!("stages: {}", stages.join(" > ")));
     }
     let steering = plan.steering();
-    lines.push(if steering.all {
+    lines.push(if steering.everything {
+        "leaves the kernel: everything, ARP and what is addressed to this host included: it cannot be reached by these \
+         interfaces"
+            .to_owned()
+    } else if steering.all {
         "leaves the kernel: everything but ARP, neighbour discovery and what is addressed to this host"
             .to_owned()
     } else if steering.services.is_empty() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::control::{Compiled, WorkerCounts};
 use super::policer::{Seen, Ticks};
-use super::{Action, Facts};
+use super::{Action, Facts, is_exempt};
 use crate::pipeline::{Batch, DropReason, Packet, Stage, Verdict};
 use crate::stages::bounce::bounce_l2;
 
@@ -29,6 +29,10 @@ impl Filter {
         let Compiled { classifier, policers, actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
+        // These come here only if nothing at all stays in the kernel.
+        if is_exempt(headers) {
+            return Verdict::Continue;
+        }
         let facts = Facts::of(bytes, headers);
         let mut start = 0;
         while let Some(rule) = classifier.next_match(&facts, start) {
