@@ -7,6 +7,8 @@
 
 #[path = "../support/example.rs"]
 mod example;
+mod l2_bridge;
+mod vxlan_gateway;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
