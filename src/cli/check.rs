@@ -159,3 +159,29 @@ pub(super) fn describe(plan: &Plan, most_services: usize) -> Vec<String> {
     });
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_everything_is_told_that_the_host_will_not_be_reached() {
+        let of = |steer: &str| {
+            let text = format!(
+                "[dataplane]\nsteer = '{steer}'\n[bounce]\n[[filter]]\nname = 'slow'\nrate = '1 pps'\naction = 'drop'\n"
+            );
+            let plan = crate::config::parse("lb.toml", &text).unwrap();
+            let kernel = runtime::kernel_plan(&plan).unwrap();
+            (describe(&plan, 0).pop().unwrap(), unseen(&plan, &kernel).len())
+        };
+        let (said, unseen) = of("everything");
+        assert!(
+            said.starts_with("leaves the kernel: everything, ARP") && said.contains("cannot be reached"),
+            "{said}"
+        );
+        assert_eq!(unseen, 0, "every packet gets to the worker");
+        let (said, unseen) = of("all");
+        assert!(said.starts_with("leaves the kernel: everything but ARP"), "{said}");
+        assert_eq!(unseen, 1);
+    }
+}

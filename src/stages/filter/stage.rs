@@ -144,4 +144,17 @@ mod tests {
         let found = Harness::new(control.stage()).one(&packet);
         assert_eq!(found.verdict, Verdict::Drop(DropReason::NotAnswered));
     }
+
+    #[test]
+    fn arp_and_neighbour_discovery_are_never_filtered() {
+        let mut control = FilterControl::new(vec![Rule::new("all", Action::Drop)]);
+        let mut harness = Harness::new(control.stage());
+        let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let arp = [&[0xff; 6][..], &[2; 6], &[0x08, 0x06], &[0; 28]].concat();
+        let icmpv6 = |kind| built!(link().ipv6([1; 16], [2; 16], 255).icmpv6_raw(kind, 0, [0; 4]), &[0; 16]);
+        let packets = [arp, icmpv6(133), icmpv6(137), icmpv6(128), packet([10, 0, 0, 1], 7)];
+        let passed = [Verdict::Continue; 3];
+        assert_eq!(verdicts(&mut harness, &packets), [&passed[..], &[DROPPED; 2]].concat());
+        assert_eq!(control.counters()[0].packets, 2);
+    }
 }
