@@ -9,8 +9,8 @@
 //! keeps its addresses, answers ARP, and tells where the remote endpoint is reached (`kernel::next_hops`): a stage asks nobody, it
 //! is told. With a single remote endpoint there is nothing to learn and nothing to choose.
 //!
-//! 50 bytes go in front of each frame. The XDP program has made room for them (`Runner::room`), so nothing is copied. The UDP
-//! source port comes from the hash of the inner flow, so that routers and NICs on the way, which look at outer headers only, spread
+//! 50 bytes go in front of each frame. The XDP program has made room for them (`Runner::room`), so nothing is copied on the way out; on
+//! the way back the frame moves to the front of its buffer, where AF_XDP sends from. The UDP source port comes from the hash of the inner flow, so that routers and NICs on the way, which look at outer headers only, spread
 //! flows and keep each in order. The UDP checksum is 0, "none", as RFC 7348 wants it over IPv4: the inner packet has its own.
 //!
 //! Endpoints must not fragment (section 4.3), so give the underlay an MTU that is 50 bytes larger, or the hosts one that is 50 bytes
