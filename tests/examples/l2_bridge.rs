@@ -56,6 +56,8 @@ impl Segments {
             for port in names {
                 hub.ip(["link", "set", "dev", port, "type", "bridge_slave", "learning", "off"]).unwrap();
             }
+            // What the hosts said when their links came up.
+            hub.ip(["link", "set", "dev", "br0", "type", "bridge", "fdb_flush"]).unwrap();
         }
         Self { hosts, between, _lab: lab }
     }
