@@ -126,7 +126,7 @@ pub use crate::worker::{Idle, StageCounter, WorkerContext};
 /// What a program that has a stage of its own uses: `use xfwd::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Batch, DropReason, Idle, MacAddress, Mode, Packet, Runner, Running, Stage, StageCounter,
+        Batch, DropReason, Idle, MacAddress, Mode, Packet, Runner, Running, Stage, StageCounter, Steer,
         SteeredService, Verdict, WorkerContext,
     };
 }

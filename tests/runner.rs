@@ -148,3 +148,68 @@ fn the_closure_is_called_once_for_each_worker() {
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!((snapshot.workers.len(), snapshot.counters["seen"]), (4, 1));
 }
+
+/// Counts packets that have so much room in front, and those that are ARP.
+struct Look {
+    room: usize,
+    roomy: StageCounter,
+    arp: StageCounter,
+}
+
+impl Look {
+    fn new(room: usize) -> impl FnMut(&WorkerContext) -> (Self, Bounce) + Send {
+        move |worker| {
+            (
+                Self { room, roomy: worker.counter("roomy"), arp: worker.counter("arp") },
+                Bounce::new(Layer::L4),
+            )
+        }
+    }
+}
+
+impl Stage for Look {
+    fn name(&self) -> &str {
+        "look"
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        batch.each_undecided(|packet| {
+            let is_ours = packet.headers().dst_port == 9;
+            self.roomy.add(u64::from(is_ours && packet.room() == self.room));
+            self.arp.add(u64::from(packet.ethernet().is_some_and(|ethernet| ethernet.ethertype() == 0x0806)));
+            Verdict::Continue
+        });
+    }
+}
+
+#[test]
+fn an_interface_of_its_own_steering_gives_everything_with_room_in_front() {
+    lab_or_skip!();
+    let net = Net::new(1);
+    let runner = Runner::new().interface_with(INTERFACE, Steer::Everything).room(50);
+    let running = net.start(runner.stage(Look::new(50)));
+    assert!(net.answers(9, b"hello", PATIENCE), "room or not, it comes back whole");
+    // Nobody answers the question for this address any more.
+    net.client.send_to(b"anybody?", (host_v4(Pair::SUBJECT), 9)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while running.snapshot().counters["arp"] == 0 {
+        assert!(Instant::now() < deadline, "{:?}", running.snapshot().interfaces);
+        std::thread::yield_now();
+    }
+    let (snapshot, errors) = running.stop();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(snapshot.counters["roomy"], 1);
+    assert_eq!(snapshot.interfaces[0].passed + snapshot.interfaces[0].malformed, 0);
+}
+
+#[test]
+fn a_service_of_an_embedder_gets_the_room_that_it_asks_for() {
+    lab_or_skip!();
+    let net = Net::new(1);
+    let service = SteeredService::udp((ELSEWHERE, 9).into()).with_room(36);
+    let runner = Runner::new().interface(INTERFACE).steer(service);
+    let running = net.start(runner.stage(Look::new(36)));
+    assert!(net.answers(9, b"hello", PATIENCE));
+    let (snapshot, errors) = running.stop();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(snapshot.counters["roomy"], 1);
+}

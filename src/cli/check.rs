@@ -73,6 +73,9 @@ fn rules(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
 /// Warnings about rules that run in the worker and may match packets that never get there.
 fn unseen(plan: &Plan, kernel: &KernelPlan) -> Vec<String> {
     let steering = plan.steering();
+    if steering.everything {
+        return Vec::new();
+    }
     let services = steering.services.iter().cloned();
     let steered = Services::new(services.map(|(vip, protocol, ports)| (vip, protocol.number(), ports)));
     let rules = plan
@@ -141,7 +144,11 @@ pub(super) fn describe(plan: &Plan, most_services: usize) -> Vec<String> {
         lines.push(format!("stages: {}", stages.join(" > ")));
     }
     let steering = plan.steering();
-    lines.push(if steering.all {
+    lines.push(if steering.everything {
+        "leaves the kernel: everything, ARP and what is addressed to this host included: it cannot be reached by these \
+         interfaces"
+            .to_owned()
+    } else if steering.all {
         "leaves the kernel: everything but ARP, neighbour discovery and what is addressed to this host"
             .to_owned()
     } else if steering.services.is_empty() {
@@ -151,4 +158,30 @@ pub(super) fn describe(plan: &Plan, most_services: usize) -> Vec<String> {
             .to_owned()
     });
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_everything_is_told_that_the_host_will_not_be_reached() {
+        let of = |steer: &str| {
+            let text = format!(
+                "[dataplane]\nsteer = '{steer}'\n[bounce]\n[[filter]]\nname = 'slow'\nrate = '1 pps'\naction = 'drop'\n"
+            );
+            let plan = crate::config::parse("lb.toml", &text).unwrap();
+            let kernel = runtime::kernel_plan(&plan).unwrap();
+            (describe(&plan, 0).pop().unwrap(), unseen(&plan, &kernel).len())
+        };
+        let (said, unseen) = of("everything");
+        assert!(
+            said.starts_with("leaves the kernel: everything, ARP") && said.contains("cannot be reached"),
+            "{said}"
+        );
+        assert_eq!(unseen, 0, "every packet gets to the worker");
+        let (said, unseen) = of("all");
+        assert!(said.starts_with("leaves the kernel: everything but ARP"), "{said}");
+        assert_eq!(unseen, 1);
+    }
 }

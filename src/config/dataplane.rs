@@ -18,6 +18,10 @@ choices! {
         Services = "services",
         /// All but ARP, neighbour discovery and what is addressed to the host.
         All = "all",
+        /// All, without exception: ARP, broken packets and what is addressed to the host, too. The interfaces are promiscuous while the
+        /// run lasts. For what has no address of its own, such as a bridge: the host cannot be reached by these
+        /// interfaces, and hears nothing of them.
+        Everything = "everything",
     }
 }
 

@@ -56,12 +56,14 @@ pub struct Plan {
 pub struct SteeringPlan {
     /// All but ARP, neighbour discovery and what is addressed to the host.
     pub all: bool,
+    /// All, without these exceptions.
+    pub everything: bool,
     /// Addresses, protocol and ports of each service that packets leave the kernel for, in the order of the file.
     pub services: Vec<(Prefix, Protocol, RangeInclusive<u16>)>,
 }
 
 impl Plan {
-    /// Which packets leave the kernel: those of the services and those that stages ask for, or all. Everything else that the XDP program does not
+    /// Which packets leave the kernel: those of the services and those that stages ask for, or all, or really everything. What else the XDP program does not
     /// drop is left to the host, so that the machine stays reachable. Services whose stage is not in the pipeline are left to the host,
     /// too.
     pub fn steering(&self) -> SteeringPlan {
@@ -72,7 +74,12 @@ impl Plan {
             let protocol = Protocol::of_number(steered.protocol)?;
             Some((steered.network, protocol, steered.ports.clone()))
         });
-        SteeringPlan { all: self.dataplane.steer == Steer::All, services: services.chain(steered).collect() }
+        let (all, everything) = match self.dataplane.steer {
+            Steer::Services => (false, false),
+            Steer::All => (true, false),
+            Steer::Everything => (false, true),
+        };
+        SteeringPlan { all, everything, services: services.chain(steered).collect() }
     }
 
     /// Finds the service of a packet, as index into `services`. Whether the stage is in the pipeline is not asked.
@@ -152,7 +159,7 @@ pub(super) fn read(
     let steered: Vec<SteeredService> =
         custom.iter().filter(is_used).flat_map(CustomStage::steered).cloned().collect();
     // Without these no packet leaves the kernel.
-    let leaves = dataplane.steer == Steer::All || root.has("service") || !steered.is_empty();
+    let leaves = dataplane.steer != Steer::Services || root.has("service") || !steered.is_empty();
     if stages.first() == Some(&StageKind::Filter) {
         check_size(&root, &filter, &mut reader);
     }
@@ -178,12 +185,16 @@ pub(super) fn read(
         }
     }
     if let Some(section) = root.value("deny")
-        && dataplane.steer == Steer::All
+        && dataplane.steer != Steer::Services
         && stages.is_empty()
     {
+        let dropped = match dataplane.steer {
+            Steer::Everything => "with `steer = \"everything\"` all is dropped",
+            _ => "with `steer = \"all\"` all that is not for this host is dropped",
+        };
         reader
             .warning(section.span(), "nothing takes the packets that leave the kernel")
-            .label("with `steer = \"all\"` all that is not for this host is dropped")
+            .label(dropped)
             .help("without `steer`, the deny list protects the host; or add `[[filter]]`, `[[service]]` or `[bounce]`");
     }
     let bounce = bounce.map(Spanned::into_inner);

@@ -820,14 +820,17 @@ fn names_are_those_of_the_file() {
 fn steering_follows_from_services_and_stages() {
     let web = "198.18.10.1".parse().unwrap();
     let steering = |text: &str| parse("lb.toml", text).unwrap().steering();
-    let only_web = SteeringPlan { all: false, services: vec![(web, Protocol::Tcp, 80..=80)] };
+    let only_web =
+        SteeringPlan { all: false, everything: false, services: vec![(web, Protocol::Tcp, 80..=80)] };
     assert_eq!(steering(WEB), only_web);
-    let all = SteeringPlan { all: true, services: Vec::new() };
+    let all = SteeringPlan { all: true, everything: false, services: Vec::new() };
     assert_eq!(steering("[dataplane]\nsteer = 'all'\n[bounce]"), all);
     assert_eq!(
         steering(&format!("{WEB}[dataplane]\nsteer = 'all'\n[bounce]\n[pipeline]\nstages = ['bounce']")),
         all
     );
+    let everything = SteeringPlan { all: false, everything: true, services: Vec::new() };
+    assert_eq!(steering("[dataplane]\nsteer = 'everything'\n[bounce]"), everything);
 }
 
 #[test]

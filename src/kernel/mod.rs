@@ -16,6 +16,7 @@ pub mod netdev;
 mod netlink;
 pub mod next_hops;
 pub mod offline;
+pub mod promiscuous;
 pub mod routes;
 mod watch;
 pub mod xdp;

@@ -85,7 +85,11 @@ impl Offline {
     pub fn new(plan: &Plan, options: &Options) -> Result<Self, StartError> {
         let kernel = runtime::kernel_plan(plan)?;
         let denied = plan.deny_file.as_deref().map(read_deny_file).transpose()?.unwrap_or_default();
-        let steering = runtime::steering(plan, options.host_addresses.clone());
+        let steering = runtime::steering(
+            plan,
+            runtime::Besides { steer: plan.dataplane.steer, room: 0 },
+            &options.host_addresses,
+        );
         let program = OfflineProgram::new(&steering, &kernel, &denied)?;
         let balance = if plan.stages.contains(&StageKind::Balance) {
             let shared = runtime::balance_options(plan, 1, vec![options.mac])?;

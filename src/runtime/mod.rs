@@ -32,7 +32,7 @@ pub use cores::{NoSuchCore, choose_cores};
 pub use error::{RunError, StartError};
 pub use plan::kernel_plan;
 #[cfg(feature = "offline")]
-pub(crate) use plan::{filter as filter_control, steering};
+pub(crate) use plan::{Besides, filter as filter_control, steering};
 pub use reload::ReloadError;
 pub use runner::Runner;
 pub use running::{Event, Running};

@@ -15,9 +15,17 @@ use crate::stages::bounce::Bounce;
 use crate::stages::filter::{FilterControl, Prefix};
 use crate::worker::WorkerContext;
 
-/// What the XDP program is told to take out of the kernel.
-pub(crate) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
-    let all = plan.dataplane.steer == Steer::All;
+/// What leaves the kernel by one interface, besides services, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Besides {
+    pub steer: Steer,
+    /// Bytes of room in front of it.
+    pub room: u8,
+}
+
+/// What the XDP program of an interface is told to take out of the kernel.
+pub(crate) fn steering(plan: &Plan, besides: Besides, host_addresses: &[IpAddr]) -> Steering {
+    let all = besides.steer == Steer::All;
     let balanced = plan.stages.contains(&StageKind::Balance);
     let services = plan.services.iter().filter(|_| balanced);
     let mut steered: Vec<SteeredService> = services.map(steered_service).collect();
@@ -27,9 +35,18 @@ pub(crate) fn steering(plan: &Plan, host_addresses: Vec<IpAddr>) -> Steering {
     steered.extend(plan.steered.iter().cloned());
     Steering {
         all,
+        everything: besides.steer == Steer::Everything,
+        room: besides.room,
         services: steered,
-        host_addresses: if all { host_addresses.into_iter().collect() } else { HashSet::new() },
+        host_addresses: if all { host_addresses.iter().copied().collect() } else { HashSet::new() },
     }
+}
+
+/// Whether packets may come with room in front of them: now, or with services that a reload brings.
+pub(super) fn makes_room(plan: &Plan, besides: &[Besides]) -> bool {
+    besides.iter().any(|besides| besides.room > 0)
+        || plan.steered.iter().any(|service| service.room > 0)
+        || plan.stages.contains(&StageKind::Balance)
 }
 
 fn steered_service(service: &Service) -> SteeredService {

@@ -104,7 +104,10 @@ use crate::worker::{Idle, Worker, WorkerContext, WorkerCounters, WorkerEnd, Work
 /// [`with_plan`](Self::with_plan) takes what [`config::load`](crate::config::load) gives; this is what the `xfwd` command
 /// does.
 pub struct Runner {
-    pub(super) interfaces: Vec<String>,
+    /// Each with what leaves the kernel there, if that is not what the plan says.
+    pub(super) interfaces: Vec<(String, Option<Steer>)>,
+    /// Bytes of room in front of what leaves besides services.
+    pub(super) room: u8,
     pub(super) queues: u32,
     pub(super) cores: Option<Vec<usize>>,
     pub(super) plan: Plan,
@@ -163,6 +166,7 @@ impl Runner {
     pub fn with_plan(plan: Plan) -> Self {
         Self {
             interfaces: Vec::new(),
+            room: 0,
             queues: 1,
             cores: None,
             plan,
@@ -172,13 +176,21 @@ impl Runner {
 
     /// One more interface. Each is a port of every worker: the first has [`PortIndex`](crate::pipeline::PortIndex) 0.
     pub fn interface(mut self, name: impl Into<String>) -> Self {
-        self.interfaces.push(name.into());
+        self.interfaces.push((name.into(), None));
+        self
+    }
+
+    /// One more interface, as by [`interface`](Self::interface), on which something else leaves the kernel than on the others: the
+    /// inner side of a gateway, say, that takes [everything](Steer::Everything) there, and on the outer side one service
+    /// only.
+    pub fn interface_with(mut self, name: impl Into<String>, steer: Steer) -> Self {
+        self.interfaces.push((name.into(), Some(steer)));
         self
     }
 
     /// More interfaces, as by [`interface`](Self::interface).
     pub fn interfaces<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.interfaces.extend(names.into_iter().map(Into::into));
+        self.interfaces.extend(names.into_iter().map(|name| (name.into(), None)));
         self
     }
 
@@ -216,6 +228,26 @@ impl Runner {
     /// Everything leaves the kernel but ARP, neighbour discovery and what is addressed to the host.
     pub fn steer_all(mut self) -> Self {
         self.plan.dataplane.steer = Steer::All;
+        self
+    }
+
+    /// Every frame leaves the kernel: also ARP, neighbour discovery, what is malformed, and what is addressed to the host, which **cannot
+    /// be reached by these interfaces** while the run lasts; it hears nothing of them. The interfaces are promiscuous for as
+    /// long: frames to other MAC addresses come, too. For a bridge, a tap, or a tester. Frames for a queue without a worker
+    /// still go to the host.
+    pub fn steer_everything(mut self) -> Self {
+        self.plan.dataplane.steer = Steer::Everything;
+        self
+    }
+
+    /// Room for so many bytes of outer headers in front of each packet that leaves by [`steer_all`](Self::steer_all) or
+    /// [`steer_everything`](Self::steer_everything), where the driver lets it: then
+    /// [`Packet::push_front`](crate::pipeline::Packet::push_front) copies nothing. 0 for none, else at least
+    /// [`MIN_ROOM`](xfwd_ebpf_types::MIN_ROOM) and at most [`MAX_ROOM`](xfwd_ebpf_types::MAX_ROOM). A packet that is sent with less in
+    /// front of it than there is room is copied, so ask for what the headers take. A service has its own:
+    /// [`SteeredService::room`].
+    pub fn room(mut self, bytes: u8) -> Self {
+        self.room = bytes;
         self
     }
 

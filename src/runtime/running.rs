@@ -11,6 +11,7 @@ use xfwd_ebpf_types::CauseClass;
 use super::balance::Balancer;
 use super::balance_snapshot::BalanceSnapshot;
 use super::events::EventReceiver;
+use super::plan::Besides;
 use super::reload::ReloadError;
 use super::snapshot::{InterfaceSnapshot, QueueSnapshot, Snapshot, Totals, WorkerRow};
 use super::{RunError, plan as plans};
@@ -18,6 +19,7 @@ use crate::config::{Plan, StageKind, Steer};
 use crate::kernel::addresses::{AddressWatcher, host_addresses};
 use crate::kernel::deny::{DenyList, DenyThread};
 use crate::kernel::link::{Link, LinkWatcher};
+use crate::kernel::promiscuous::Promiscuous;
 use crate::kernel::xdp::XdpProgram;
 use crate::packet::MacAddress;
 use crate::port::PortError;
@@ -80,6 +82,10 @@ pub struct Running {
     pub(super) sockets: Vec<Socket>,
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) programs: Arc<Mutex<Vec<XdpProgram>>>,
+    /// Of each link: what leaves the kernel there besides services.
+    pub(super) besides: Vec<Besides>,
+    /// The links that are promiscuous.
+    pub(super) promiscuous: Vec<Promiscuous>,
     pub(super) filter: Option<FilterControl>,
     pub(super) deny: DenyThread,
     pub(super) balancer: Option<Balancer>,
@@ -178,10 +184,10 @@ impl Running {
         let Some(balancer) = &self.balancer else { return Ok(Vec::new()) };
         let warnings = balancer.reload(plan)?;
         *current = plan.clone();
-        let hosts = if plan.dataplane.steer == Steer::All { host_addresses()? } else { Vec::new() };
-        let steering = plans::steering(plan, hosts);
-        for program in self.programs().iter_mut() {
-            program.set_steering(&steering)?;
+        let needs_hosts = self.besides.iter().any(|besides| besides.steer == Steer::All);
+        let hosts = if needs_hosts { host_addresses()? } else { Vec::new() };
+        for (program, besides) in self.programs().iter_mut().zip(&self.besides) {
+            program.set_steering(&plans::steering(plan, *besides, &hosts))?;
         }
         Ok(warnings)
     }
@@ -235,6 +241,7 @@ impl Running {
         for program in self.programs().iter_mut() {
             program.detach();
         }
+        self.promiscuous.clear();
         // Before the workers, who take in what these have to tell.
         self.deny.stop();
         self.balancer = None;

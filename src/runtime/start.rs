@@ -5,9 +5,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use xfwd_ebpf_types::RoomMark;
+
 use super::balance::Balancer;
 use super::events::{self, EventSender};
-use super::plan::Controls;
+use super::plan::{Besides, Controls};
 use super::runner::WorkerParts;
 use super::running::{Event, Running, Socket, WorkerSlot};
 use super::{Runner, StartError, choose_cores, plan as plans};
@@ -18,6 +20,7 @@ use crate::kernel::deny::{DenyList, DenyTable, DenyThread};
 use crate::kernel::features::Feature;
 use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
+use crate::kernel::promiscuous::Promiscuous;
 use crate::kernel::xdp::{XdpMode, XdpProgram, room_mark};
 use crate::packet::MacAddress;
 use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
@@ -60,12 +63,14 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
             "the kernel refuses busy polling (SO_PREFER_BUSY_POLL, since Linux 5.11): it is off".to_owned(),
         );
     }
-    let mut programs = load(plan, &kernel, &links, &opened)?;
+    let besides = besides(options, plan);
+    let mut programs = load(plan, &kernel, &links, &besides, &opened)?;
     let deny = start_deny(plan, &mut programs)?;
 
     let sockets = duplicate(&opened)?;
     let huge_pages = opened.huge_pages;
-    let shared = Shared { links: &links, cores: &cores, events: &events, deny: deny.list() };
+    let room_mark = plans::makes_room(plan, &besides).then(room_mark);
+    let shared = Shared { links: &links, cores: &cores, events: &events, deny: deny.list(), room_mark };
     let (workers, counters) = start_workers(&mut runner, opened, &mut controls, &shared)?;
     let plan = runner.plan;
 
@@ -81,6 +86,8 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
         sockets,
         workers,
         programs: Arc::clone(&programs),
+        besides,
+        promiscuous: Vec::new(),
         filter: controls.filter,
         deny,
         balancer,
@@ -97,8 +104,13 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
         running.warnings.extend(warnings);
     }
     running.link_watcher = Some(watch_links(&links, Arc::clone(&running.removed), events)?);
-    if plan.dataplane.steer == Steer::All {
-        running.addresses = Some(watch_addresses(&shared_plan, &programs)?);
+    if running.besides.iter().any(|besides| besides.steer == Steer::All) {
+        running.addresses = Some(watch_addresses(&shared_plan, &running.besides, &programs)?);
+    }
+    for (link, besides) in links.iter().zip(&running.besides) {
+        if besides.steer == Steer::Everything {
+            running.promiscuous.push(Promiscuous::enter(link)?);
+        }
     }
     let mode = match plan.dataplane.mode {
         Mode::Generic => XdpMode::Generic,
@@ -131,7 +143,7 @@ fn look(options: &Runner, plan: &Plan, warnings: &mut Vec<String>) -> Result<Vec
         return Err(StartError::TooManyInterfaces(options.interfaces.len()));
     }
     let mut links: Vec<Link> = Vec::new();
-    for name in &options.interfaces {
+    for (name, _) in &options.interfaces {
         let link = Link::find(name)?;
         if links.iter().any(|other| other.index == link.index) {
             return Err(StartError::InterfaceTwice(name.clone()));
@@ -195,17 +207,24 @@ fn open_request(options: &Runner, plan: &Plan, links: &[Link]) -> OpenRequest {
     }
 }
 
+/// What leaves the kernel besides services, by each of the interfaces.
+fn besides(options: &Runner, plan: &Plan) -> Vec<Besides> {
+    let steers = options.interfaces.iter().map(|(_, steer)| steer.unwrap_or(plan.dataplane.steer));
+    steers.map(|steer| Besides { steer, room: options.room }).collect()
+}
+
 /// One program a link, with the sockets in its XSKMAP.
 fn load(
     plan: &Plan,
     kernel: &KernelPlan,
     links: &[Link],
+    besides: &[Besides],
     opened: &Opened,
 ) -> Result<Vec<XdpProgram>, StartError> {
-    let steering = plans::steering(plan, host_addresses()?);
+    let hosts = host_addresses()?;
     let mut programs = Vec::new();
-    for link in links {
-        let mut program = XdpProgram::load_with(&steering, kernel)?;
+    for (link, besides) in links.iter().zip(besides) {
+        let mut program = XdpProgram::load_with(&plans::steering(plan, *besides, &hosts), kernel)?;
         for port in opened.ports.iter().flatten().filter(|port| port.interface() == link.name) {
             program.insert_socket(port.queue(), &port.socket())?;
         }
@@ -252,6 +271,8 @@ struct Shared<'a> {
     cores: &'a [Option<usize>],
     events: &'a EventSender,
     deny: &'a DenyList,
+    /// There if packets may come with room in front.
+    room_mark: Option<RoomMark>,
 }
 
 fn start_workers(
@@ -265,8 +286,8 @@ fn start_workers(
     let own_counters = Counters::default();
     let mut workers = Vec::new();
     for (index, (mut ports, pool)) in opened.ports.into_iter().zip(opened.pools).enumerate() {
-        if controls.balance.is_some() {
-            ports.iter_mut().for_each(|port| port.set_room_mark(room_mark()));
+        if let Some(mark) = shared.room_mark {
+            ports.iter_mut().for_each(|port| port.set_room_mark(mark));
         }
         let context = WorkerContext::new(index, runner.queues as usize, Arc::clone(&interfaces))
             .with_counters(own_counters.clone())
@@ -311,16 +332,21 @@ fn watch_links(
     Ok(watcher)
 }
 
-/// With `steer = "all"` the program has to know which addresses are the host's own.
+/// With `steer = "all"` a program has to know which addresses are the host's own.
 fn watch_addresses(
     plan: &Arc<Mutex<Plan>>,
+    besides: &[Besides],
     programs: &Arc<Mutex<Vec<XdpProgram>>>,
 ) -> Result<AddressWatcher, StartError> {
-    let (plan, programs) = (Arc::clone(plan), Arc::clone(programs));
+    let (plan, besides, programs) = (Arc::clone(plan), besides.to_vec(), Arc::clone(programs));
     let update = move |addresses: Vec<IpAddr>| {
-        let steering = plans::steering(&plan.lock().unwrap_or_else(PoisonError::into_inner), addresses);
-        for program in programs.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            if let Err(error) = program.set_steering(&steering) {
+        let plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let steer = |besides: &Besides| plans::steering(&plan, *besides, &addresses);
+        let steerings: Vec<_> = besides.iter().map(steer).collect();
+        drop(plan);
+        let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+        for (program, steering) in programs.iter_mut().zip(&steerings) {
+            if let Err(error) = program.set_steering(steering) {
                 tracing::error!(
                     "a change of the host's addresses could not be told to the XDP program: {error}"
                 );

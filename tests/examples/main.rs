@@ -9,7 +9,9 @@ mod dns_responder;
 #[path = "../support/example.rs"]
 mod example;
 mod first_stage;
+mod l2_bridge;
 mod syn_scrubber;
+mod vxlan_gateway;
 mod whoami;
 
 use std::io::ErrorKind;

@@ -64,10 +64,16 @@ fn service() -> impl Strategy<Value = SteeredService> {
 
 fn steering() -> impl Strategy<Value = Steering> {
     let hosts = vec(address(), 0..3);
-    (any::<bool>(), vec(service(), 0..8), hosts).prop_map(|(all, services, hosts)| Steering {
-        all,
-        services,
-        host_addresses: if all { hosts.into_iter().collect() } else { Default::default() },
+    let steer = select(vec![(false, false), (true, false), (false, true), (true, true)]);
+    let room = select(vec![0, 1, 50, 255]);
+    (steer, room, vec(service(), 0..8), hosts).prop_map(|((all, everything), room, services, hosts)| {
+        Steering {
+            all,
+            everything,
+            room,
+            services,
+            host_addresses: if all { hosts.into_iter().collect() } else { Default::default() },
+        }
     })
 }
 

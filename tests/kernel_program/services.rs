@@ -272,6 +272,24 @@ fn packets_of_tunnelled_services_get_marked_room() {
 }
 
 #[test]
+fn what_leaves_besides_services_gets_the_room_that_was_asked_for() {
+    lab_or_skip!();
+    let arp = ethernet(&[], ARP, &arp());
+    let other = frame4(&ipv4(OTHER4, TCP, &tcp(PORT, 0, b"x")));
+    let web = service("192.0.2.10", TCP, 443..=443).with_room(20);
+    for (asked, made) in [(50, 50), (1, usize::from(MIN_ROOM)), (255, usize::from(MAX_ROOM)), (0, 0)] {
+        let besides = Steering { room: asked, ..steering([web.clone()]) };
+        let (mut program, _socket) = with_socket(&Steering { everything: true, ..besides.clone() });
+        assert_eq!((room_of(&program, &arp), room_of(&program, &other)), (made, made));
+        assert_eq!(room_of(&program, &arp[..14]), made, "no more than an Ethernet header");
+        assert_eq!(room_of(&program, &whole("192.0.2.10", TCP, 443)), 20, "a service has its own");
+        program.set_steering(&Steering { all: true, ..besides }).unwrap();
+        assert_eq!(room_of(&program, &other), made);
+        assert_eq!(program.test_run_for_bytes(&arp).unwrap(), (XdpAction::Pass, arp.clone()));
+    }
+}
+
+#[test]
 fn a_program_that_is_attached_takes_services_of_all_kinds() {
     lab_or_skip!();
     let pair = xfwd_netns::topology::pair(1).unwrap();

@@ -28,7 +28,13 @@ fn all() -> Steering {
         all: true,
         host_addresses: [HOST4.into(), HOST6.into(), VIP4.into()].into(),
         services: vec![SteeredService::single(VIP4.into(), TCP, PORT)],
+        ..Steering::default()
     }
+}
+
+/// Nothing stays in the kernel.
+fn everything() -> Steering {
+    Steering { everything: true, ..all() }
 }
 
 /// An AF_XDP socket as the map takes it: it need not be bound.
@@ -196,6 +202,47 @@ fn everything_is_steered_but_what_the_host_needs() {
         &frame4(&ipv4(OTHER4, ICMPV6, &icmp(135, 0, b""))),
         Cause::SteeredAll,
     );
+}
+
+#[test]
+fn nothing_stays_with_the_host_when_everything_is_asked_for() {
+    lab_or_skip!();
+    let (mut program, _socket) = with_socket(&everything());
+    let tcp4 = frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"x")));
+    let mut wrong_version = tcp4.clone();
+    wrong_version[14] = 0x55;
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("ARP", ethernet(&[], ARP, &arp())),
+        ("ARP with a VLAN tag", ethernet(&[(VLAN, 5)], ARP, &arp())),
+        ("neighbour solicitation", frame6(&ipv6(HOST6, ICMPV6, &icmp(135, 0, &[0; 16])))),
+        ("router advertisement", frame6(&ipv6(OTHER6, ICMPV6, &icmp(134, 0, &[0; 16])))),
+        ("SSH to the host", frame4(&ipv4(HOST4, TCP, &tcp(22, 0, b"")))),
+        ("SSH to the host by IPv6", frame6(&ipv6(HOST6, TCP, &tcp(22, 0, b"")))),
+        ("ping of the host", frame4(&ipv4(HOST4, ICMP, &icmp(8, 0, b"")))),
+        ("later fragment to the host", frame4(&ipv4_part(HOST4, TCP, &[], LAST, b"x"))),
+        ("LLDP", ethernet(&[], 0x88cc, &[0; 46])),
+        ("spanning tree, with a length for an EtherType", ethernet(&[], 38, &[0x42; 46])),
+        ("three VLAN tags", ethernet(&[(VLAN, 5), (VLAN, 6), (VLAN, 7)], 0x0800, b"")),
+        ("nothing behind the MAC addresses", ethernet(&[], 0x0800, b"")),
+        ("cut in the IP header", tcp4[..33].to_vec()),
+        ("IP version 5", wrong_version),
+        ("UDP header cut", frame6(&ipv6(VIP6, UDP, &udp(PORT, b"")[..7]))),
+    ];
+    for (what, frame) in cases {
+        expect_cause(&program, what, frame, Cause::SteeredAll);
+    }
+    expect_cause(&program, "a service", &tcp4, Cause::SteeredService);
+    // There and back.
+    program.set_steering(&all()).unwrap();
+    expect_cause(&program, "all", &cases[0].1, Cause::PassedArp);
+    expect_cause(&program, "all", &cases[4].1, Cause::PassedHost);
+    program.set_steering(&everything()).unwrap();
+    expect_cause(&program, "everything", &cases[0].1, Cause::SteeredAll);
+    // What has no socket goes to the host all the same.
+    program.remove_socket(0).unwrap();
+    for (what, frame) in cases {
+        expect_cause(&program, what, frame, Cause::PassedNoSocket);
+    }
 }
 
 #[test]

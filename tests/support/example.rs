@@ -54,6 +54,11 @@ impl Example {
         Self(child)
     }
 
+    /// What it has written to standard error so far.
+    pub fn said(&self) -> String {
+        self.0.stderr()
+    }
+
     /// Stops it by SIGINT; what it has written to standard output. Panics when it does not end well.
     pub fn stop(mut self) -> String {
         self.0.signal(Signal::SIGINT).unwrap();

@@ -43,11 +43,11 @@ macro_rules! causes {
 causes! {
     /// For a service: redirected to the queue's socket.
     SteeredService = 0, Steered, "steered-service";
-    /// By `steer = "all"`: redirected to the queue's socket.
+    /// By `steer = "all"` or `"everything"`: redirected to the queue's socket.
     SteeredAll = 1, Steered, "steered-all";
     /// To be steered, but the queue has no socket: passed.
     PassedNoSocket = 2, Passed, "passed-no-socket";
-    /// No service matches (only without `steer = "all"`).
+    /// No service matches (only with `steer = "services"`).
     PassedNoService = 3, Passed, "passed-no-service";
     /// ARP.
     PassedArp = 4, Passed, "passed-arp";
@@ -55,10 +55,10 @@ causes! {
     PassedNeighbourDiscovery = 5, Passed, "passed-neighbour-discovery";
     /// Addressed to the host itself (only with `steer = "all"`).
     PassedHost = 6, Passed, "passed-host";
-    /// A fragment of a TCP or UDP packet to an address that has no service of its protocol (only without
-    /// `steer = "all"`).
+    /// A fragment of a TCP or UDP packet to an address that has no service of its protocol (only with
+    /// `steer = "services"`).
     PassedFragment = 7, Passed, "passed-fragment";
-    /// Neither IPv4, IPv6 nor ARP (only without `steer = "all"`).
+    /// Neither IPv4, IPv6 nor ARP (only with `steer = "services"`).
     PassedNotIp = 8, Passed, "passed-not-ip";
     /// By a rule of the filter, which has a counter of its own.
     DroppedRule = 9, Dropped, "dropped-rule";

@@ -16,15 +16,20 @@ pub const MAX_HOST_ADDRESSES: u32 = 4_096;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// 1: everything but ARP, neighbour discovery and what is addressed to the host leaves the kernel
-    /// (`steer = "all"`); 0: only packets of a service.
-    pub steer_all: u32,
+    /// What leaves the kernel besides packets of a service: 0 nothing, or [`Settings::ALL`] or [`Settings::EVERYTHING`].
+    pub steer: u32,
+    /// Room in front of what leaves by `steer`, as in `SERVICES`.
+    pub room: u32,
     /// Where there are services of several ports or addresses, which are in `PORTS`: bits of [`Settings::ADDRESSES`] and
     /// [`Settings::PREFIXES`].
     pub networks: u32,
 }
 
 impl Settings {
+    /// All but ARP, neighbour discovery, malformed packets and what is addressed to the host (`steer = "all"`).
+    pub const ALL: u32 = 1;
+    /// Every frame (`steer = "everything"`).
+    pub const EVERYTHING: u32 = 2;
     /// At single addresses, whose numbers are in `SERVICES` ([`ServiceKey::NETWORK`]).
     pub const ADDRESSES: u32 = 1;
     /// At prefixes, whose numbers are in `NETWORKS`.

@@ -20,13 +20,12 @@ use xfwd_ebpf_types::{Cause, CauseClass};
 
 use self::deny::Denied;
 use self::filter::Tables;
-use self::steering::{Steered, is_neighbour_discovery};
+use self::steering::Steered;
 use super::deny::file::Line;
 use super::filter::KernelPlan;
 use super::xdp::{KernelCounters, RuleCount, Steering, XdpAction, XdpError};
-use crate::packet::protocol::ETHERTYPE_ARP;
 use crate::packet::{Headers, Outcome};
-use crate::stages::filter::Facts;
+use crate::stages::filter::{Facts, is_exempt};
 
 /// The XDP program and its maps in user space. Every queue has a socket.
 pub struct OfflineProgram {
@@ -130,8 +129,7 @@ impl OfflineProgram {
             self.acted.push(rule);
             return Decision::Cause(Cause::DroppedRule, 0);
         }
-        let is_arp = headers.outcome() == Outcome::NotIp && headers.ethertype == ETHERTYPE_ARP;
-        if !is_arp && !is_neighbour_discovery(headers) && (self.denied.is_any() || self.filter.is_active()) {
+        if !is_exempt(headers) && (self.denied.is_any() || self.filter.is_active()) {
             let facts = Facts::of(linear, headers);
             if self.denied.holds(&facts, at) {
                 return Decision::Cause(Cause::DroppedDenied, 0);
@@ -144,7 +142,7 @@ impl OfflineProgram {
                 return Decision::Cause(Cause::DroppedRule, 0);
             }
         }
-        if headers.outcome().is_malformed() {
+        if headers.outcome().is_malformed() && !self.steered.steers_everything() {
             return Decision::Malformed(headers.outcome());
         }
         let (cause, room) = self.steered.decide(linear, headers);

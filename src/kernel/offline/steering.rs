@@ -1,4 +1,4 @@
-//! Steer or pass: what becomes of a well-formed packet that no rule drops.
+//! Steer or pass: what becomes of a packet that no rule drops.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,9 +12,8 @@ use super::lpm::Lpm;
 use crate::kernel::xdp::{Numbers, Steering, Wanted, XdpError, address_key, compile};
 use crate::packet::protocol::{ETHERTYPE_ARP, ICMP, ICMPV6, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
+use crate::stages::filter::is_neighbour_discovery;
 
-/// Router solicitation to redirect (RFC 4861).
-const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 /// Bytes of an ICMP error in front of the packet that it is about.
@@ -35,7 +34,7 @@ pub(super) struct Steered {
 impl Steered {
     pub fn new(steering: &Steering) -> Result<Self, XdpError> {
         let wanted = Numbers::default().number(compile(&steering.services));
-        let settings = wanted.settings(steering.all);
+        let settings = wanted.settings(steering);
         let Wanted { services, networks, ports } = wanted;
         for (map, wanted, capacity) in [
             ("PORTS", ports.len(), MAX_PORTS),
@@ -62,9 +61,14 @@ impl Steered {
         })
     }
 
+    /// Whether malformed packets are steered, too.
+    pub fn steers_everything(&self) -> bool {
+        self.settings.steer == Settings::EVERYTHING
+    }
+
     /// What becomes of the packet, and how much room is made in front of it.
     pub fn decide(&self, linear: &[u8], headers: &Headers) -> (Cause, u8) {
-        let all = self.settings.steer_all != 0;
+        let everything = self.steers_everything();
         let is_ip = headers.outcome() == Outcome::Ip;
         if is_ip {
             let Some(destination) = destination(linear, headers) else {
@@ -76,17 +80,17 @@ impl Steered {
             {
                 return (cause, room as u8);
             }
-            if is_neighbour_discovery(headers) {
+            if is_neighbour_discovery(headers) && !everything {
                 return (Cause::PassedNeighbourDiscovery, 0);
             }
-            if all && self.host_addresses.contains(&destination) {
+            if self.settings.steer == Settings::ALL && self.host_addresses.contains(&destination) {
                 return (Cause::PassedHost, 0);
             }
-        } else if headers.ethertype == ETHERTYPE_ARP {
+        } else if headers.ethertype == ETHERTYPE_ARP && !everything {
             return (Cause::PassedArp, 0);
         }
-        let cause = if all {
-            Cause::SteeredAll
+        let cause = if self.settings.steer != 0 {
+            return (Cause::SteeredAll, self.settings.room as u8);
         } else if !is_ip {
             Cause::PassedNotIp
         } else if is_tcp_or_udp(headers) && headers.fragment() != Fragment::No {
@@ -176,11 +180,6 @@ fn embedded(linear: &[u8], headers: &Headers) -> Option<ServiceKey> {
 
 fn is_tcp_or_udp(headers: &Headers) -> bool {
     matches!(headers.protocol, TCP | UDP)
-}
-
-/// Only what the parser took for an ICMPv6 header has a type.
-pub(super) fn is_neighbour_discovery(headers: &Headers) -> bool {
-    headers.ip_version == 6 && headers.protocol == ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&headers.icmp_type)
 }
 
 /// Destination address of an IP packet, as the maps hold it.

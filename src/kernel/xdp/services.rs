@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use xfwd_ebpf_types::{MAX_ROOM, MIN_ROOM, NetworkKey, PortKey, ServiceKey, Settings, map_ipv4};
 
-use super::steering::{SteeredKind, SteeredService, address_key};
+use super::steering::{SteeredKind, SteeredService, Steering, address_key};
 use crate::stages::filter::Prefix;
 
 const ICMP: u8 = 1;
@@ -49,7 +49,7 @@ struct AnyPort {
 impl AnyPort {
     fn add(&mut self, service: &SteeredService) {
         let most = self.rooms.entry(service.protocol).or_default();
-        *most = room(service).max(*most);
+        *most = room(service.room).max(*most);
         self.echo |= service.kind == SteeredKind::Vip;
     }
 
@@ -60,8 +60,9 @@ impl AnyPort {
     }
 }
 
-fn room(service: &SteeredService) -> u32 {
-    match service.room {
+/// The room that can be made, for what was asked.
+fn room(bytes: u8) -> u32 {
+    match bytes {
         0 => 0,
         room => room.clamp(MIN_ROOM, MAX_ROOM).into(),
     }
@@ -113,7 +114,7 @@ pub(in crate::kernel) fn compile(services: &[SteeredService]) -> Compiled {
         }
         let address = service.network.address();
         let key = super::service_key(address, service.protocol, first);
-        compiled.services.entry(key).or_insert(room(service));
+        compiled.services.entry(key).or_insert(room(service.room));
         addresses.entry(address).or_default().add(service);
     }
     for (address, mut any) in addresses {
@@ -140,7 +141,7 @@ fn ports_of(prefix: Prefix, networks: &Networks<'_>) -> Vec<Ports> {
     for service in networks.holding(prefix) {
         any.add(service);
         let ranges = by_protocol.entry(service.protocol).or_default();
-        ranges.add(*service.ports.start(), *service.ports.end(), room(service));
+        ranges.add(*service.ports.start(), *service.ports.end(), room(service.room));
     }
     let mut ports = Vec::new();
     for (protocol, ranges) in by_protocol {
@@ -215,10 +216,15 @@ pub(in crate::kernel) struct Wanted {
 
 impl Wanted {
     /// What the program is told besides.
-    pub fn settings(&self, all: bool) -> Settings {
+    pub fn settings(&self, steering: &Steering) -> Settings {
         let has_addresses = self.services.keys().any(|key| key.scope == ServiceKey::NETWORK);
         Settings {
-            steer_all: u32::from(all),
+            steer: match (steering.everything, steering.all) {
+                (true, _) => Settings::EVERYTHING,
+                (false, true) => Settings::ALL,
+                (false, false) => 0,
+            },
+            room: room(steering.room),
             networks: if has_addresses { Settings::ADDRESSES } else { 0 }
                 | if self.networks.is_empty() { 0 } else { Settings::PREFIXES },
         }
@@ -318,12 +324,12 @@ mod tests {
                 }
             }
         }
-        best.map(|(.., service)| room(service))
+        best.map(|(.., service)| room(service.room))
     }
 
     fn scan_any_port(services: &[SteeredService], address: IpAddr, protocol: u8) -> Option<u32> {
         let of_address = services.iter().filter(|service| service.network.contains(address));
-        of_address.filter(|service| service.protocol == protocol).map(room).max()
+        of_address.filter(|service| service.protocol == protocol).map(|service| room(service.room)).max()
     }
 
     #[test]

@@ -27,9 +27,14 @@ pub struct Steering {
     /// Everything leaves the kernel but ARP, neighbour discovery, malformed packets, and what is addressed to
     /// the host. Multicast and broadcast leave as well, unless their addresses are listed in `host_addresses`.
     pub all: bool,
+    /// Everything leaves the kernel, without exception; `all` is not looked at. The host hears nothing of the interface any more
+    /// and cannot be reached by it.
+    pub everything: bool,
+    /// Bytes of room in front of what leaves by `all` or `everything`, as [`SteeredService::room`] is for a service.
+    pub room: u8,
     /// Packets for these leave the kernel, also when the address is one of the host's.
     pub services: Vec<SteeredService>,
-    /// Addresses of the host; looked at only with `all`.
+    /// Addresses of the host; looked at only with `all`, and not with `everything`.
     pub host_addresses: HashSet<IpAddr>,
 }
 
@@ -94,6 +99,12 @@ impl SteeredService {
     /// As [`tcp`](Self::tcp), for UDP.
     pub fn udp(address: SocketAddr) -> Self {
         Self::of_host(address, UDP)
+    }
+
+    /// The same with room in front of its packets for so many bytes of outer headers ([`room`](Self::room)).
+    #[must_use]
+    pub fn with_room(self, bytes: u8) -> Self {
+        Self { room: bytes, ..self }
     }
 
     fn of_host(address: SocketAddr, protocol: u8) -> Self {

@@ -54,7 +54,7 @@ impl Tables {
         let host_addresses =
             steering.host_addresses.iter().map(|&address| (address_key(address), 0)).collect();
         let wanted = self.numbers.number(compile(&steering.services));
-        let settings = wanted.settings(steering.all);
+        let settings = wanted.settings(steering);
         let Wanted { services, networks, ports } = wanted;
         // Numbers point at ports.
         self.ports.put(&ports)?;

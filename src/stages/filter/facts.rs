@@ -2,11 +2,27 @@
 
 use xfwd_ebpf_types::map_ipv4;
 
-use crate::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::packet::protocol::{ETHERTYPE_ARP, ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
 
 /// VLAN id in a tag's control information.
 const VLAN_ID: u16 = 0x0fff;
+
+/// Router solicitation to redirect (RFC 4861).
+const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+
+/// Whether a packet is one that is never filtered: ARP or neighbour discovery.
+#[inline]
+pub(crate) fn is_exempt(headers: &Headers) -> bool {
+    (headers.outcome() == Outcome::NotIp && headers.ethertype == ETHERTYPE_ARP)
+        || is_neighbour_discovery(headers)
+}
+
+/// Only what the parser took for an ICMPv6 header has a type.
+#[inline]
+pub(crate) fn is_neighbour_discovery(headers: &Headers) -> bool {
+    headers.ip_version == 6 && headers.protocol == ICMPV6 && NEIGHBOUR_DISCOVERY.contains(&headers.icmp_type)
+}
 
 /// What a packet has, in the form rules ask for it; `None` is what it does not have. When that is, is said at the
 /// fields of [`Match`](super::Match).

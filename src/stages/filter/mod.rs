@@ -29,6 +29,7 @@ mod stage;
 pub use classifier::Classifier;
 pub use control::{FilterControl, RuleCounters};
 pub use facts::Facts;
+pub(crate) use facts::{is_exempt, is_neighbour_discovery};
 pub use prefix::{ParsePrefixError, Prefix};
 pub use rule::{Action, FragmentKind, Match, Per, Rate, RateLimit, Rule, TcpFlags};
 pub use set::{MAX_SET_PREFIXES, PrefixSet};

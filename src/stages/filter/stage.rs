@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::control::{Compiled, WorkerCounts};
 use super::policer::{Seen, Ticks};
-use super::{Action, Facts};
+use super::{Action, Facts, is_exempt};
 use crate::pipeline::{Batch, DropReason, Packet, Stage, Verdict};
 use crate::stages::bounce::bounce_l2;
 
@@ -29,6 +29,10 @@ impl Filter {
         let Compiled { classifier, policers, actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
+        // These come here only if nothing at all stays in the kernel.
+        if is_exempt(headers) {
+            return Verdict::Continue;
+        }
         let facts = Facts::of(bytes, headers);
         let mut start = 0;
         while let Some(rule) = classifier.next_match(&facts, start) {
@@ -139,5 +143,18 @@ mod tests {
         packet[..6].fill(0xff);
         let found = Harness::new(control.stage()).one(&packet);
         assert_eq!(found.verdict, Verdict::Drop(DropReason::NotAnswered));
+    }
+
+    #[test]
+    fn arp_and_neighbour_discovery_are_never_filtered() {
+        let mut control = FilterControl::new(vec![Rule::new("all", Action::Drop)]);
+        let mut harness = Harness::new(control.stage());
+        let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let arp = [&[0xff; 6][..], &[2; 6], &[0x08, 0x06], &[0; 28]].concat();
+        let icmpv6 = |kind| built!(link().ipv6([1; 16], [2; 16], 255).icmpv6_raw(kind, 0, [0; 4]), &[0; 16]);
+        let packets = [arp, icmpv6(133), icmpv6(137), icmpv6(128), packet([10, 0, 0, 1], 7)];
+        let passed = [Verdict::Continue; 3];
+        assert_eq!(verdicts(&mut harness, &packets), [&passed[..], &[DROPPED; 2]].concat());
+        assert_eq!(control.counters()[0].packets, 2);
     }
 }

@@ -5,7 +5,8 @@
 //! the one in user space.
 //!
 //! Whatever goes wrong passes: a packet with broken headers, a queue without a socket, a map that cannot be
-//! read. A machine that is managed over the same interface stays reachable.
+//! read. A machine that is managed over the same interface stays reachable, unless it was asked for every frame there is
+//! (`steer = "everything"`); then only a queue without a socket passes.
 
 #![no_std]
 #![no_main]

@@ -90,7 +90,7 @@ pub fn steer(packet: &Packet) -> u32 {
             return xdp_action::XDP_DROP;
         }
     }
-    if outcome.is_malformed() {
+    if outcome.is_malformed() && besides() != Settings::EVERYTHING {
         return pass(Cause::malformed_index(outcome));
     }
     let is_ip = outcome as u8 == Outcome::Ip as u8;
@@ -104,19 +104,20 @@ pub fn steer(packet: &Packet) -> u32 {
         {
             return redirect(packet, cause, room);
         }
-        if is_neighbour_discovery(&headers) {
+        if is_neighbour_discovery(&headers) && besides() != Settings::EVERYTHING {
             return pass(Cause::PassedNeighbourDiscovery as u32);
         }
         let address = Key::new(destination, 0, 0, 0);
         // SAFETY: the value is not read.
-        if steer_all() && unsafe { HOST_ADDRESSES.get(&address.service().address) }.is_some() {
+        if besides() == Settings::ALL && unsafe { HOST_ADDRESSES.get(&address.service().address) }.is_some() {
             return pass(Cause::PassedHost as u32);
         }
-    } else if is_arp {
+    } else if is_arp && besides() != Settings::EVERYTHING {
         return pass(Cause::PassedArp as u32);
     }
-    if steer_all() {
-        return redirect(packet, Cause::SteeredAll, 0);
+    if besides() != 0 {
+        let room = SETTINGS.get(0).map_or(0, |settings| settings.room);
+        return redirect(packet, Cause::SteeredAll, room as u8);
     }
     pass(if !is_ip {
         Cause::PassedNotIp
@@ -224,10 +225,11 @@ fn network(address: [u64; 2], networks: u32) -> Option<u32> {
     NETWORKS.get(query).copied()
 }
 
-/// Read only when no service matched: most packets of a load balancer do not get that far.
+/// What leaves besides packets of a service. Read only when no service matched, or the packet is broken: most packets of a load
+/// balancer do not get that far.
 #[inline(always)]
-fn steer_all() -> bool {
-    SETTINGS.get(0).is_some_and(|settings| settings.steer_all != 0)
+fn besides() -> u32 {
+    SETTINGS.get(0).map_or(0, |settings| settings.steer)
 }
 
 #[inline(always)]
