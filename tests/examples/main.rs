@@ -5,8 +5,12 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod bounce;
+mod embed_in_tokio;
 #[path = "../support/example.rs"]
 mod example;
+mod reload;
+mod sampler;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

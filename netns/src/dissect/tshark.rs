@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What is dissected, by Wireshark's filter names; a name that ends in a dot stands for all that begin with it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "frame",
     "eth",
     "ethertype",
@@ -28,6 +28,7 @@ const LAYERS: [&str; 17] = [
     "igmp",
     "tcp",
     "udp",
+    "sflow",
     "data",
 ];
 

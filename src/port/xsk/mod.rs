@@ -10,6 +10,9 @@
 //! All sockets of a process share one UMEM, so a frame that came in by one interface can go out by another without a
 //! copy: it then comes back by the completion ring of the socket that sent it, into the same worker's pool.
 //!
+//! Ports and frames of two calls of [`open`] do not go together. A frame carries the mark of its UMEM (`brand.rs`); a port shows no byte
+//! of another's frame, puts it on no ring, and comes to its end by [`PortError::ForeignFrame`](super::PortError::ForeignFrame).
+//!
 //! # What is handled here, by its known mistakes
 //!
 //! * The fill ring is twice the rx ring, primed before traffic, and refilled by what fits; a frame that does not fit
@@ -26,6 +29,7 @@
 //!   arrives, and gives up a packet with too many (`fragments`).
 
 mod bind;
+mod brand;
 mod fragments;
 mod kick;
 pub mod options;
