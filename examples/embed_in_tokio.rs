@@ -53,7 +53,11 @@ impl Stage for Echo {
 
     fn housekeeping(&mut self) {
         while let Some(Change(source, allowed)) = self.changes.pop() {
-            if allowed { self.allowed.insert(source) } else { self.allowed.remove(&source) };
+            if allowed {
+                self.allowed.insert(source)
+            } else {
+                self.allowed.remove(&source)
+            };
         }
     }
 

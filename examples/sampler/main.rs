@@ -20,9 +20,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use sflow::Agent;
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::iterator::Signals;
-use sflow::Agent;
 use xfwd::packet::{FiveTuple, parse};
 use xfwd::prelude::*;
 use xfwd::stages::bounce::{Bounce, Layer};
@@ -106,7 +106,9 @@ fn report(samples: &Receiver<Sample>, mut agent: Option<Agent>) -> std::io::Resu
             (Ok(Sample { length, captured, bytes, .. }), None) => {
                 let tuple = FiveTuple::of(&bytes[..captured], &parse(&bytes[..captured], length));
                 match tuple.map(|flow| (flow.source(), flow.destination(), flow.protocol)) {
-                    Some((from, to, protocol)) => println!("{from} to {to}, protocol {protocol}, {length} bytes"),
+                    Some((from, to, protocol)) => {
+                        println!("{from} to {to}, protocol {protocol}, {length} bytes")
+                    }
                     None => println!("{length} bytes that are not IP"),
                 }
             }

@@ -13,31 +13,36 @@ use crate::worker::{Idle, Worker, WorkerCounters};
 /// One call of a packet's methods, with arguments that may make no sense.
 fn edit(packet: &mut Packet<'_>, random: &mut Random) {
     let number = *random.of(&[0, 1, 2, 4, 8, 13, 14, 20, 42, 60, 100, 1_500, 65_535, 1 << 32, usize::MAX]);
-    let (byte, word) = (random.byte(), random.next() as u16);
+    let (byte, word) = (random.byte(), random.u16());
     match random.below(22) {
-        0 => drop(packet.push_front(number)),
-        1 => drop(packet.pull_front(number)),
-        2 => drop(packet.push_back(&[byte; 60][..number.min(60)])),
-        3 => drop(packet.pull_back(number)),
-        4 => drop(packet.resize(number)),
-        5 => drop(packet.resize_payload(number)),
-        6 => drop(packet.set_payload(&[byte; 60][..number.min(60)])),
-        7 => drop(packet.fill_checksums()),
-        8 => drop(packet.reply_udp(&[byte; 60][..number.min(60)])),
-        9 => drop(packet.turn_around()),
-        10 => drop(packet.push_vlan(word)),
-        11 => drop(packet.pop_vlan()),
-        12 => drop(packet.set_source([byte; 4].into())),
-        13 => drop(packet.set_destination([byte; 16].into())),
-        14 => drop(packet.set_source_port(word)),
-        15 => drop(packet.set_destination_port(word)),
-        16 => drop(packet.set_hop_limit(byte)),
-        17 => drop(packet.set_traffic_class(byte)),
+        0 => _ = packet.push_front(number),
+        1 => _ = packet.pull_front(number),
+        2 => _ = packet.push_back(&[byte; 60][..number.min(60)]),
+        3 => _ = packet.pull_back(number),
+        4 => _ = packet.resize(number),
+        5 => _ = packet.resize_payload(number),
+        6 => _ = packet.set_payload(&[byte; 60][..number.min(60)]),
+        7 => _ = packet.fill_checksums(),
+        8 => _ = packet.reply_udp(&[byte; 60][..number.min(60)]),
+        9 => _ = packet.turn_around(),
+        10 => _ = packet.push_vlan(word),
+        11 => _ = packet.pop_vlan(),
+        12 => _ = packet.set_source([byte; 4].into()),
+        13 => _ = packet.set_destination([byte; 16].into()),
+        14 => _ = packet.set_source_port(word),
+        15 => _ = packet.set_destination_port(word),
+        16 => _ = packet.set_hop_limit(byte),
+        17 => _ = packet.set_traffic_class(byte),
         18 => packet.reparse(),
         // Headers are out of date from here on.
         19 => {
             let at = random.below(packet.bytes().len());
-            packet.bytes_mut().get_mut(at..).and_then(<[u8]>::first_mut).into_iter().for_each(|at| *at = byte);
+            packet
+                .bytes_mut()
+                .get_mut(at..)
+                .and_then(<[u8]>::first_mut)
+                .into_iter()
+                .for_each(|at| *at = byte);
         }
         20 => {
             packet.udp_mut().into_iter().for_each(|mut udp| udp.set_length_bytes(word));
@@ -67,7 +72,8 @@ fn any_edits_in_any_order_stay_within_the_packets_buffer() {
         for _ in 0..12 {
             edit(packet, &mut random);
             assert!(packet.len() >= packet.bytes().len(), "seed {seed}");
-            let _ = (packet.ethernet(), packet.ipv4(), packet.ipv6(), packet.tcp(), packet.udp(), packet.icmp());
+            let _ =
+                (packet.ethernet(), packet.ipv4(), packet.ipv6(), packet.tcp(), packet.udp(), packet.icmp());
             let _ = parse(packet.bytes(), packet.len());
         }
         batch.decide(0, Verdict::Bounce);
@@ -104,13 +110,13 @@ impl Stage for Hostile {
             2 => std::mem::swap(batch.packet_mut(0), other.packet_mut(0)),
             // Where this one lies is nowhere in a frame.
             3 => {
-                drop(other.packet_mut(0).pull_front(50_000));
+                let _ = other.packet_mut(0).pull_front(50_000);
                 std::mem::swap(batch.packet_mut(0), other.packet_mut(0));
             }
             4 => {
                 batch.push(Box::leak(vec![7; 200].into()), 200);
-                drop(batch.packet_mut(1).pull_front(100));
-                drop(batch.allocate(60, Verdict::Bounce));
+                let _ = batch.packet_mut(1).pull_front(100);
+                let _ = batch.allocate(60, Verdict::Bounce);
             }
             // More new packets than the worker has lent buffers.
             5 => {
@@ -120,9 +126,9 @@ impl Stage for Hostile {
                 while batch.allocate(60, Verdict::Forward(0)).is_some() {}
             }
             6 => (0..64).for_each(|index| batch.decide(index, Verdict::Forward(200))),
-            7 => drop(batch.packet_mut(0).pull_front(60)),
+            7 => _ = batch.packet_mut(0).pull_front(60),
             8 => batch.decide(0, Verdict::Drop(DropReason::NoSession)),
-            _ => drop(batch.packet_mut(0).push_back(&[0; 1_000])),
+            _ => _ = batch.packet_mut(0).push_back(&[0; 1_000]),
         }
         (0..batch.len()).for_each(|index| batch.decide(index, Verdict::Bounce));
     }

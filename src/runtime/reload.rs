@@ -60,9 +60,8 @@ mod tests {
 
     /// What a reload says of a config, when [`RUNS`] runs.
     fn check(next: &str) -> Result<(), String> {
-        let registry = Registry::new().stage("mirror", |_: toml::Table| {
-            Ok(StageFactory::new(|_| Bounce::new(Layer::L2)))
-        });
+        let registry = Registry::new()
+            .stage("mirror", |_: toml::Table| Ok(StageFactory::new(|_| Bounce::new(Layer::L2))));
         let [runs, next] = [RUNS, next].map(|text| registry.parse("lb.toml", text).unwrap());
         ReloadError::check(&runs, &next).map_err(|error| error.to_string())
     }
@@ -83,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_section_that_has_moved_in_its_file_is_the_same() {
-        let moved = RUNS.replace("[mirror]\nlayer = 2\n", "") + "# It was above.\n[mirror]\n  layer  =  2 # as before\n";
+        let moved = RUNS.replace("[mirror]\nlayer = 2\n", "")
+            + "# It was above.\n[mirror]\n  layer  =  2 # as before\n";
         assert_eq!(check(&moved), Ok(()));
         assert_eq!(check(RUNS), Ok(()));
     }

@@ -143,7 +143,8 @@ fn samples_that_find_no_room_are_counted_and_no_packet_waits_for_them() {
     let last = run.frames().pop().unwrap();
     let dissected = assert_frames_well_formed(&[last]);
     let last = &dissected.packets[0];
-    let most = |name: &str| last.fields(name).iter().map(|number| number.parse::<u64>().unwrap()).max().unwrap();
+    let most =
+        |name: &str| last.fields(name).iter().map(|number| number.parse::<u64>().unwrap()).max().unwrap();
     let (pool, drops) = (most("sflow.flow_sample.sample_pool"), most("sflow.flow_sample.dropped_packets"));
     assert!((1..=run.lost).contains(&drops) && pool <= run.seen, "{drops} drops of {pool}");
 }

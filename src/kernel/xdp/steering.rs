@@ -129,8 +129,12 @@ mod tests {
     #[test]
     fn of_an_address_of_the_host_a_function_takes_a_port_but_not_the_pings() {
         let address = "192.0.2.1:53".parse().unwrap();
-        for (service, protocol) in [(SteeredService::tcp(address), TCP), (SteeredService::udp(address), UDP)] {
-            assert_eq!((service.kind, service.protocol, service.ports), (SteeredKind::Host, protocol, 53..=53));
+        for (service, protocol) in [(SteeredService::tcp(address), TCP), (SteeredService::udp(address), UDP)]
+        {
+            assert_eq!(
+                (service.kind, service.protocol, service.ports),
+                (SteeredKind::Host, protocol, 53..=53)
+            );
         }
         assert_eq!(SteeredService::single(address.ip(), TCP, 53).kind, SteeredKind::Vip);
     }

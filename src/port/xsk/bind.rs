@@ -205,7 +205,9 @@ fn check_workers(request: &OpenRequest) -> Result<(), BindError> {
         let (worker, workers) = (*worker, request.workers);
         if worker >= workers {
             let name = format!("interface {interface} queue {queue}");
-            return Err(BindError::Size(format!("{name} is for worker {worker} of {workers}, counted from 0")));
+            return Err(BindError::Size(format!(
+                "{name} is for worker {worker} of {workers}, counted from 0"
+            )));
         }
         if of_worker(worker) > MAX_PORTS {
             return Err(BindError::Size(format!("worker {worker} has more than {MAX_PORTS} sockets")));
@@ -232,7 +234,9 @@ fn open_patiently(request: &OpenRequest, flags: BindFlags) -> Result<Opened, Bin
 
 fn open_once(request: &OpenRequest, flags: BindFlags) -> Result<Opened, BindError> {
     let brand = Brand::new().ok_or_else(|| {
-        BindError::Size("this process has made more packet memories (UMEMs) than can be told apart".to_owned())
+        BindError::Size(
+            "this process has made more packet memories (UMEMs) than can be told apart".to_owned(),
+        )
     })?;
     let (umem, descs, huge_pages) = create_umem(request)?;
     let mut ports: Vec<Vec<XskPort>> = (0..request.workers).map(|_| Vec::new()).collect();
