@@ -97,7 +97,7 @@ fn errors_lead_to_what_caused_them() {
     use std::io;
 
     let system = || io::Error::from_raw_os_error(12);
-    let is_system = |error: &dyn Error| error.is::<io::Error>();
+    let is_system = |error: &(dyn Error + 'static)| error.is::<io::Error>();
     let bind = BindError::Umem { bytes: 1 << 30, source: system() };
     assert!(bind.source().is_some_and(is_system));
     // Whose text is that of what is inside leads to where that one leads.
