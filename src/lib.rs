@@ -66,14 +66,19 @@
 //! * [`Registry`]: stages of one's own in the config file, and with the feature `cli` in the `xfwd` command (`cli::main_with`).
 //! * [`stages`]: those that ship, to be put into a pipeline of one's own.
 //! * [`kernel`]: the XDP program, links, addresses, next hops, what this kernel can do; usable without the rest.
-//! * `examples/` of the repository: `udp_echo` is a complete server on a page, `custom_stage` the command with one stage more.
+//! * `examples/` of the repository: `bounce` is as small as a program gets, `udp_echo` a complete server on a page, `sampler` has something to
+//!   tell to another thread, `embed_in_tokio` stands beside async code, `custom_stage` and `whoami` are the command with one stage more;
+//!   `dns_responder`, `syn_scrubber`, `l2_bridge` and `vxlan_gateway` are network functions of their own.
 //! * The guide, `docs/` of the repository: a stage that grows step by step (`docs/writing-a-stage.md`), how to run and tune it.
+//! * `testing` (feature `testing`, for dev-dependencies): stages fed with packets and judged without an interface, ports with faults.
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `cli` | yes | the `xfwd` command, and [`cli`](https://docs.rs/xfwd/latest/xfwd/cli/) to make one with more stages: clap, tables, JSON |
+//! | `offline` | with `cli` | [`offline`](https://docs.rs/xfwd/latest/xfwd/offline/): a config over capture files |
+//! | `testing` | no | `testing`, the test kit: proptest |
 //! | `health` | yes | health checks of backends: tokio, hyper, rustls. Without it a config that asks for them does not start |
 //!
 //! With `default-features = false` there is neither an async runtime nor a crate of the command line, of HTTP or of a terminal in
@@ -126,7 +131,7 @@ pub use crate::worker::{Idle, StageCounter, WorkerContext};
 /// What a program that has a stage of its own uses: `use xfwd::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Batch, DropReason, Idle, MacAddress, Mode, Packet, Runner, Running, Stage, StageCounter, Steer,
-        SteeredService, Verdict, WorkerContext,
+        Batch, DropReason, Event, Idle, MacAddress, Mode, Packet, PortIndex, Runner, Running, Stage,
+        StageCounter, Steer, SteeredService, Verdict, WorkerContext,
     };
 }

@@ -161,7 +161,7 @@ fn carrier_loss_rename_and_removal_are_told_in_order() {
     let watcher =
         here.enter(|| LinkWatcher::start(&[index], move |event| sender.send(event).unwrap()).unwrap());
     let next = || {
-        let LinkEvent { index: of, change } = events.recv_timeout(PATIENCE).unwrap();
+        let LinkEvent { index: of, change, .. } = events.recv_timeout(PATIENCE).unwrap();
         assert_eq!(of, index);
         change
     };

@@ -681,3 +681,117 @@ fn tx_full(running: &runtime::Running) -> u64 {
     let dropped = snapshot.workers.iter().flat_map(|row| &row.counters.dropped);
     dropped.filter(|(reason, _)| *reason == "tx-full").map(|(_, packets)| packets).sum()
 }
+
+/// Ports and frames of two calls of `open`, on one interface.
+fn two_opened(pair: &Pair) -> [Opened; 2] {
+    [0, 1].map(|queue| {
+        let mut request = request(RING as u32, 512);
+        request.queues[0].queue = queue;
+        open(&pair.subject, &request)
+    })
+}
+
+fn is_foreign(result: Result<(), PortError>) -> bool {
+    matches!(result, Err(PortError::ForeignFrame { .. }))
+}
+
+#[test]
+fn a_frame_of_another_umem_is_neither_shown_nor_put_on_a_ring() {
+    lab_or_skip!();
+    let pair = topology::pair(2).unwrap();
+    let [mut one, mut other] = two_opened(&pair);
+    let (port, own) = (&mut one.ports[0][0], &mut one.pools[0]);
+    let foreign = &mut other.pools[0];
+
+    let mut frame = foreign.take().unwrap();
+    assert!(port.buffer(&mut frame).0.is_empty());
+    // As if there were nothing to be done.
+    port.place(&mut frame, Span { start: 10, end: 100 });
+    port.place_new(&mut frame, Span { start: 0, end: 100 });
+    let home = &other.ports[0][0];
+    assert!(home.buffer(&mut frame).0.len() > 2_048, "it is what it was where it belongs");
+    assert_eq!(home.buffer(&mut frame).1, Span { start: 0, end: 0 });
+
+    // Behind one of its own, which is sent.
+    let mut mine = own.take().unwrap();
+    port.place_new(&mut mine, Span { start: 0, end: 60 });
+    let mut backlog = VecDeque::from([mine, frame]);
+    for _ in 0..2 {
+        assert!(is_foreign(port.transmit(&mut backlog)));
+        assert_eq!((backlog.len(), port.in_flight().to_send, port.counters().tx_frames), (1, 1, 1));
+    }
+    wait_until(|| port.complete(own) == 1);
+}
+
+#[test]
+fn a_worker_of_a_port_and_a_pool_that_do_not_belong_together_ends_with_the_reason() {
+    lab_or_skip!();
+    let pair = topology::pair(2).unwrap();
+    // With so few frames the fill ring has room for more.
+    let [mut one, mut other] = [0, 1].map(|queue| {
+        let mut request = request(256, 128);
+        request.queues[0].queue = queue;
+        open(&pair.subject, &request)
+    });
+    let before = one.ports[0][0].in_flight();
+    let extra: Vec<XskFrame> = {
+        let mut request = request(64, 512);
+        request.queues[0].queue = 1;
+        drop(other.ports.remove(0));
+        let mut third = open(&pair.subject, &request);
+        std::iter::from_fn(|| third.pools[0].take()).collect()
+    };
+    let stage = xfwd::stages::bounce::Bounce::new(xfwd::stages::bounce::Layer::L2);
+    let counters: Arc<WorkerCounters> = Arc::default();
+    let mut worker = Worker::new(one.ports.remove(0), FramePool::new(extra), stage, Idle::Poll, counters);
+    let error = worker.run(&std::sync::atomic::AtomicBool::new(false)).unwrap_err();
+    assert_eq!(worker.ports_mut()[0].in_flight(), before, "the kernel was given none of them");
+    assert_eq!(
+        error.to_string(),
+        "interface eth0 queue 0: it was given a frame of another UMEM; ports and frames of two calls of `open` cannot be in \
+         one worker"
+    );
+}
+
+#[test]
+fn a_request_that_names_no_worker_or_one_with_too_many_sockets_is_refused() {
+    let mut wrong = request(64, 128);
+    wrong.queues[0].worker = 1;
+    let said = |request: &OpenRequest| xsk::open(request).err().unwrap().to_string();
+    assert_eq!(said(&wrong), "interface eth0 queue 0 is for worker 1 of 1, counted from 0");
+    wrong.queues[0].worker = 0;
+    wrong.queues = vec![wrong.queues.remove(0); xsk::MAX_PORTS + 1];
+    assert_eq!(said(&wrong), "worker 0 has more than 16 sockets");
+}
+
+/// Takes all of every packet off and sends what is left.
+struct Strip;
+
+impl Stage for Strip {
+    fn name(&self) -> &str {
+        "strip"
+    }
+    fn process(&mut self, batch: &mut Batch<'_>) {
+        batch.each_undecided(|packet| {
+            packet.pull_front(packet.len()).map_or(Verdict::Continue, |()| Verdict::Bounce)
+        });
+    }
+}
+
+#[test]
+fn what_has_nothing_left_is_dropped_and_its_frame_comes_back() {
+    const PACKETS: usize = 300;
+    lab_or_skip!();
+    let Rig { port, pool, _program, mut generator, pair, .. } = Rig::new(RING as u32, 256);
+    let counters: Arc<WorkerCounters> = Arc::default();
+    let mut worker = Worker::new(vec![port], pool, Strip, Idle::Poll, Arc::clone(&counters));
+    for sent in (1..=PACKETS / 30).map(|burst| burst * 30) {
+        send(&pair, &mut generator, 30);
+        wait_until(|| worker.turn().map(|_| counters.snapshot().rx_packets as usize).unwrap() == sent);
+    }
+    assert_eq!(counters.snapshot().dropped, [("too-short", PACKETS as u64)]);
+    worker.check_frames().unwrap();
+    let port = &worker.ports_mut()[0];
+    assert_eq!(port.in_flight().to_send, 0);
+    assert_eq!(options::statistics(port.socket()).unwrap().tx_invalid_descs, 0);
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
@@ -260,7 +260,10 @@ impl Registry {
             };
             match read(section.clone()) {
                 Ok(factory) => {
-                    stages.push(CustomStage { name, settings: format!("{table:?}"), factory });
+                    // Without places: a section that has moved in its file says the same.
+                    let settings = toml::Value::deserialize(ValueDeserializer::from(section.clone()))
+                        .map_or_else(|_| format!("{table:?}"), |value| value.to_string());
+                    stages.push(CustomStage { name, settings, factory });
                 }
                 Err(SectionError { message, key, place, label, help }) => {
                     let of_key = key.and_then(|key| table.get(key)).map(Spanned::span);

@@ -138,6 +138,7 @@ pub struct ServicePath {
 
 /// How a packet for a VIP gets to its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Delivery {
     /// In an Ethernet frame to the backend's MAC address (direct server return).
     Frame {
@@ -197,6 +198,7 @@ pub struct Change {
 
 /// What is known of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// [`Target::id`].
     pub id: u64,

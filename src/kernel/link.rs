@@ -119,6 +119,7 @@ fn listing(name: &str, existing: &[String]) -> String {
 
 /// A network interface, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Link {
     /// The kernel's number for it, which a rename does not change.
     pub index: u32,

@@ -5,13 +5,17 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
-use super::{Packet, PortIndex, Span, Verdict};
+use super::{DropReason, Packet, PortIndex, Span, Verdict};
+use crate::packet::Ethernet;
 
 /// Most packets a batch holds: what the bits of one machine word can mark.
 pub const BATCH_SIZE: usize = 64;
 
 /// Most packets that the stages of a pipeline can make of their own for one batch ([`Batch::allocate`]).
 pub const MAX_ORIGINATED: usize = 32;
+
+/// Least bytes of a packet that is sent after stages have changed its length: an Ethernet header.
+const MIN_SENT: usize = Ethernet::<&[u8]>::HEADER_BYTES;
 
 /// Up to [`BATCH_SIZE`] packets from one port, their verdicts, and which of them are still undecided.
 pub struct Batch<'a> {
@@ -77,7 +81,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Adds a packet: the bytes of its first buffer, and the length of the whole packet.
+    /// Adds a packet: the bytes of its first buffer, and the length of the whole packet, which is at least theirs.
     ///
     /// # Panics
     ///
@@ -148,6 +152,8 @@ impl<'a> Batch<'a> {
         let index = self.packets.len();
         self.packets.push(packet);
         self.originated += 1;
+        // Whatever was decided about the place before there was a packet.
+        self.verdicts[index] = Verdict::Continue;
         self.undecided |= 1 << index;
         self.decide(index, verdict);
         self.packets.last_mut()
@@ -239,16 +245,22 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Gives the packets back and keeps the verdicts, and where the packets lie now.
+    /// Gives the packets back and keeps the verdicts, and where the packets lie now. What stages have made shorter than an Ethernet header
+    /// and would send is [dropped](DropReason::TooShort).
     #[inline]
     pub fn finish(self) -> Decided {
-        let mut moved = ArrayVec::new();
+        let (mut moved, mut verdicts) = (ArrayVec::new(), self.verdicts);
         for (index, packet) in self.packets.iter().enumerate() {
             if let Some(span) = packet.moved() {
                 moved.push((index as u8, span));
+                if span.end - span.start < MIN_SENT
+                    && matches!(verdicts[index], Verdict::Bounce | Verdict::Forward(_))
+                {
+                    verdicts[index] = Verdict::Drop(DropReason::TooShort);
+                }
             }
         }
-        Decided { verdicts: self.verdicts, originated: self.originated, moved }
+        Decided { verdicts, originated: self.originated, moved }
     }
 }
 
@@ -314,19 +326,19 @@ mod tests {
         );
         batch.each_undecided(|_| Verdict::Drop(DropReason::Rule));
         assert_eq!(batch.allocate(64, Verdict::Continue).unwrap().bytes(), [0; 64]);
-        batch.allocate(1, Verdict::Forward(1)).unwrap().bytes_mut()[0] = 9;
+        batch.allocate(14, Verdict::Forward(1)).unwrap().bytes_mut()[0] = 9;
         assert!(batch.allocate(1, Verdict::Bounce).is_none(), "no buffer is left");
         assert_eq!(batch.undecided().collect::<Vec<_>>(), [1], "a later stage decides");
         batch.each_undecided(|packet| {
             packet.push_front(4).unwrap();
             Verdict::Bounce
         });
-        assert_eq!((batch.len(), batch.packet(2).bytes()), (3, &[9][..]));
+        assert_eq!((batch.len(), batch.packet(2).bytes()[..2].to_vec()), (3, vec![9, 0]));
         let decided = batch.finish();
         assert_eq!(decided[..3], [Verdict::Drop(DropReason::Rule), Verdict::Bounce, Verdict::Forward(1)]);
         assert_eq!(decided.originated(), 2);
         let moved: Vec<_> = decided.moved().collect();
-        assert_eq!(moved, [(1, Span { start: 0, end: 68 }), (2, Span { start: 0, end: 1 })]);
+        assert_eq!(moved, [(1, Span { start: 0, end: 68 }), (2, Span { start: 0, end: 14 })]);
         assert_eq!((spares[1][4], spares[0][0]), (0, 9), "the buffer that was lent last is taken first");
     }
 
@@ -337,6 +349,33 @@ mod tests {
         frames.iter_mut().for_each(|frame| batch.push(frame, 60));
         batch.lend(&mut spare);
         assert!(batch.allocate(60, Verdict::Bounce).is_none());
+    }
+
+    #[test]
+    fn what_is_left_of_a_packet_is_sent_only_if_it_has_an_ethernet_header() {
+        let (mut frames, mut spare) = ([[0u8; 60]; 5], [0; 60]);
+        let mut batch = Batch::new(0);
+        frames.iter_mut().for_each(|frame| batch.push(frame, 60));
+        batch.lend(&mut spare);
+        batch.allocate(13, Verdict::Bounce).unwrap();
+        for (index, cut) in [60, 47, 46, 0, 60].into_iter().enumerate() {
+            batch.packet_mut(index).pull_front(cut).unwrap();
+            batch.decide(index, Verdict::Forward(1));
+        }
+        batch.decide(4, Verdict::Drop(DropReason::Rule));
+        let decided = batch.finish();
+        let (short, sent) = (Verdict::Drop(DropReason::TooShort), Verdict::Forward(1));
+        assert_eq!(decided[..6], [short, short, sent, sent, Verdict::Drop(DropReason::Rule), short]);
+    }
+
+    #[test]
+    fn what_was_decided_about_no_packet_does_not_count_for_one_made_later() {
+        let mut spare = [0; 60];
+        let mut batch = Batch::new(0);
+        batch.lend(&mut spare);
+        batch.decide(0, Verdict::Bounce);
+        batch.allocate(60, Verdict::Continue).unwrap();
+        assert_eq!((batch.undecided().len(), batch.finish()[0]), (1, Verdict::Continue));
     }
 
     #[test]

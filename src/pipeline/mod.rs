@@ -38,6 +38,8 @@
 mod batch;
 mod chain;
 mod counter;
+#[cfg(test)]
+mod misuse_tests;
 mod packet;
 mod stage;
 mod verdict;

@@ -85,6 +85,8 @@ impl<'a> Packet<'a> {
         assert!(start <= end && end <= buffer.len(), "a packet lies in its buffer");
         assert!(buffer.len() < MADE_HERE as usize, "a buffer is shorter than 4 GiB");
         let (start, end) = (start as u32, end as u32);
+        // A whole packet is no shorter than its first part: what is taken off that is taken off the length, too.
+        let len = len.max(end - start);
         Self { buffer, start, end, received_end: end, len, mark: 0, headers: Headers::default() }
     }
 
@@ -355,6 +357,15 @@ mod tests {
         assert_eq!(packet.push_back(b"x"), Err(NoRoom));
         packet.pull_back(62).unwrap();
         assert_eq!((packet.len(), packet.pull_back(1)), (0, Err(NoRoom)));
+    }
+
+    #[test]
+    fn a_packet_is_no_shorter_than_its_bytes() {
+        let mut buffer = [7u8; 64];
+        let mut packet = Packet::new(&mut buffer, Span { start: 4, end: 64 }, 20);
+        assert_eq!((packet.len(), packet.is_linear()), (60, true));
+        packet.pull_front(60).unwrap();
+        assert_eq!((packet.len(), packet.pull_front(1)), (0, Err(NoRoom)));
     }
 
     #[test]

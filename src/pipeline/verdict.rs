@@ -68,6 +68,9 @@ drop_reasons! {
     UnknownFragment, "unknown-fragment";
     /// To an address of NAT but of no session, or of a flow for which no port is free.
     NoSession, "no-session";
+    /// To be sent, but shorter than an Ethernet header: stages have taken the rest off, or made it so. No link carries such a frame, and
+    /// the kernel takes an empty one for an invalid descriptor.
+    TooShort, "too-short";
 }
 
 #[cfg(test)]

@@ -108,8 +108,10 @@ impl Port for MemoryPort {
     }
 
     fn place(&self, frame: &mut MemoryFrame, Span { start, end }: Span) {
-        frame.buffer.copy_within(start..end, 0);
-        frame.len = end - start;
+        if start < end && end <= frame.buffer.len() {
+            frame.buffer.copy_within(start..end, 0);
+            frame.len = end - start;
+        }
     }
 
     fn transmit(&mut self, backlog: &mut VecDeque<MemoryFrame>) -> Result<(), PortError> {

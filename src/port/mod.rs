@@ -49,7 +49,8 @@ pub trait Port {
     fn buffer<'a>(&'a self, frame: &'a mut Self::Frame) -> (&'a mut [u8], Span);
 
     /// Makes a frame send what lies at `span` in its buffer, instead of all from the buffer's beginning to where the packet
-    /// was received to. Costs a copy of the packet if it does not lie at the beginning.
+    /// was received to. Costs a copy of the packet if it does not lie at the beginning. A span that is empty or not within the
+    /// buffer changes nothing.
     fn place(&self, frame: &mut Self::Frame, span: Span);
 
     /// Makes a frame of the pool send the packet that was written to `span` in its [`buffer`](Port::buffer): one frame, whatever the frame
@@ -137,6 +138,17 @@ pub enum PortError {
         "interface {interface} queue {queue}: the socket is no longer bound (was the interface removed?)"
     )]
     Unbound {
+        /// Name of the interface.
+        interface: String,
+        /// Queue of the interface.
+        queue: u32,
+    },
+    /// It was given a frame that is not of its memory.
+    #[error(
+        "interface {interface} queue {queue}: it was given a frame of another UMEM; ports and frames of two calls of \
+         `open` cannot be in one worker"
+    )]
+    ForeignFrame {
         /// Name of the interface.
         interface: String,
         /// Queue of the interface.

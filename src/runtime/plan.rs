@@ -78,7 +78,7 @@ fn steered_nat(nat: &NatSettings) -> impl Iterator<Item = SteeredService> {
             protocol,
             ports: nat.ports.clone(),
             room: 0,
-            kind: SteeredKind::Nat,
+            kind: SteeredKind::Host,
         })
     })
 }

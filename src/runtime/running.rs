@@ -135,6 +135,27 @@ impl Running {
         self.events.wait(timeout)
     }
 
+    /// The next event, for async code: what [`wait`](Self::wait) is for threads. It needs no runtime of a certain kind, and one that is
+    /// dropped before it is ready has taken no event, so it can stand in a `select!`.
+    ///
+    /// Everything else of a run that takes time, [`start`](super::Runner::start), [`reload`](Self::reload) and [`stop`](Self::stop), blocks: tokio
+    /// has `spawn_blocking` for that. The example `embed_in_tokio` shows all of it.
+    ///
+    /// ```no_run
+    /// # async fn run(running: xfwd::Running) {
+    /// loop {
+    ///     let event = running.next_event().await;
+    ///     println!("{event:?}");
+    ///     if event.is_end() {
+    ///         break;
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn next_event(&self) -> Event {
+        self.events.next().await
+    }
+
     pub(super) fn programs(&self) -> MutexGuard<'_, Vec<XdpProgram>> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -218,7 +218,8 @@ impl<P: Port, S: Stage> Worker<P, S> {
         counters.originated.add(decided.originated() as u64);
         // All of them are among the moved ones, which are in order.
         for (index, span) in decided.moved().filter(|(index, _)| *index >= received) {
-            let mut frame = self.spares.pop().expect("the batch was lent as many frames as it has used");
+            // Fewer than there are such packets only if a stage has put buffers of its own into the batch: those are not sent.
+            let Some(mut frame) = self.spares.pop() else { break };
             let verdict = decided[index];
             match target_of(verdict, port, &self.backlogs, self.backlog_limit) {
                 Ok(to) => {

@@ -5,11 +5,15 @@
     reason = "a test fails by panicking, in its helper functions too"
 )]
 
+mod bounce;
 mod dns_responder;
+mod embed_in_tokio;
 #[path = "../support/example.rs"]
 mod example;
 mod first_stage;
 mod l2_bridge;
+mod reload;
+mod sampler;
 mod syn_scrubber;
 mod vxlan_gateway;
 mod whoami;

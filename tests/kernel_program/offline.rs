@@ -45,7 +45,7 @@ fn prefix() -> impl Strategy<Value = Prefix> {
 fn service() -> impl Strategy<Value = SteeredService> {
     let port = prop_oneof![4 => select(generated::PORTS.to_vec()), 1 => any::<u16>()];
     let ports = (port.clone(), port, any::<bool>());
-    let kind = prop_oneof![3 => Just(SteeredKind::Vip), 1 => Just(SteeredKind::Nat)];
+    let kind = prop_oneof![3 => Just(SteeredKind::Vip), 1 => Just(SteeredKind::Host)];
     // No service has an IPv4-mapped address: a config that says so is refused.
     let network = prefix().prop_map(|prefix| match prefix.address().to_canonical() {
         address @ IpAddr::V4(_) => Prefix::new(address, prefix.length().min(32)),

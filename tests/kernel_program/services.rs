@@ -76,8 +76,8 @@ fn fragments_and_pings_of_a_prefix_are_steered() {
     lab_or_skip!();
     let (program, _socket) = with_socket(&steering([
         service("203.0.113.0/24", UDP, 53..=53),
-        SteeredService { kind: SteeredKind::Nat, ..service("203.0.113.9", TCP, 32_768..=65_535) },
-        SteeredService { kind: SteeredKind::Nat, ..service("198.18.0.2", UDP, 32_768..=65_535) },
+        SteeredService { kind: SteeredKind::Host, ..service("203.0.113.9", TCP, 32_768..=65_535) },
+        SteeredService { kind: SteeredKind::Host, ..service("198.18.0.2", UDP, 32_768..=65_535) },
         service("2001:db8:10::/64", TCP, 1..=2),
     ]));
     let to = |last| Ipv4Addr::new(203, 0, 113, last);
@@ -126,7 +126,7 @@ fn icmp_errors_about_packets_of_a_service_are_steered() {
     lab_or_skip!();
     let (program, _socket) = with_socket(&steering([
         service("192.0.2.10", TCP, 443..=443),
-        SteeredService { kind: SteeredKind::Nat, ..service("198.18.0.2", UDP, 32_768..=65_535) },
+        SteeredService { kind: SteeredKind::Host, ..service("198.18.0.2", UDP, 32_768..=65_535) },
         service("2001:db8:10::/64", UDP, 53..=53),
     ]));
     let nat = Ipv4Addr::new(198, 18, 0, 2);
@@ -338,7 +338,7 @@ impl Numbers {
                 _ => 0..=u16::MAX,
             },
             room: [0, 20, 36, 40, 56][self.below(5) as usize],
-            kind: [SteeredKind::Vip, SteeredKind::Nat][self.below(2) as usize],
+            kind: [SteeredKind::Vip, SteeredKind::Host][self.below(2) as usize],
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use xfwd_netns::{Child, Namespace};
+use xfwd_netns::{Child, ExitReport, Namespace};
 
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,10 +59,25 @@ impl Example {
         self.0.stderr()
     }
 
+    /// Waits until it has said `text`.
+    pub fn wait_for(&self, text: &str) {
+        self.0.wait_for(text, PATIENCE).unwrap();
+    }
+
+    /// Waits until it ends by itself; how it did, and what it has written.
+    pub fn wait(&mut self) -> ExitReport {
+        self.0.wait(PATIENCE).unwrap()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal).unwrap();
+    }
+
     /// Stops it by SIGINT; what it has written to standard output. Panics when it does not end well.
     pub fn stop(mut self) -> String {
         self.0.signal(Signal::SIGINT).unwrap();
-        let report = self.0.wait(PATIENCE).unwrap();
+        let report = self.wait();
         assert!(report.status.success(), "{}\n{}\n{}", report.status, report.stderr, report.stdout);
         assert!(!report.stderr.contains("panicked"), "{}", report.stderr);
         report.stdout

@@ -1,6 +1,6 @@
 //! An independent opinion on captured packets: Wireshark's dissectors, by `tshark`.
 //!
-//! Only Ethernet, IP, ICMP, TCP, UDP and VXLAN are dissected, with every checksum computed; GUE variant 1 is shown as the IP packet
+//! Only Ethernet, IP, ICMP, TCP, UDP, VXLAN and sFlow are dissected, with every checksum computed; GUE variant 1 is shown as the IP packet
 //! that it carries. What applications say is left alone, and so is what depends on packets that were not captured, such as
 //! missing TCP segments. Two things that Wireshark lets pass in tunnels are checked by its fields: the inner packet's version,
 //! and that it fills the outer one.

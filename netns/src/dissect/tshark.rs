@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What is dissected, by Wireshark's filter names; a name that ends in a dot stands for all that begin with it.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
     "frame",
     "eth",
     "ethertype",
@@ -29,6 +29,7 @@ const LAYERS: [&str; 18] = [
     "tcp",
     "udp",
     "vxlan",
+    "sflow",
     "data",
 ];
 

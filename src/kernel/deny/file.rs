@@ -25,6 +25,7 @@ pub struct Line {
 /// A line that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: `{text}`: {reason}")]
+#[non_exhaustive]
 pub struct BadLine {
     /// Its number, from 1.
     pub line: usize,

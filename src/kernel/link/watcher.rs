@@ -11,6 +11,7 @@ use crate::kernel::watch::{Notice, Subscription, Watch};
 
 /// A change of one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LinkEvent {
     /// The interface.
     pub index: u32,

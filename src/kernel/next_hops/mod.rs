@@ -52,6 +52,7 @@ const GROUPS: [libc::c_uint; 9] = [
 /// Why next hops cannot be followed.
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {source}")]
+#[non_exhaustive]
 pub struct NextHopError {
     /// The netlink request.
     pub call: &'static str,

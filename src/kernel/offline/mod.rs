@@ -39,6 +39,7 @@ pub struct OfflineProgram {
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ruling {
     /// The action: drop, pass or redirect.
     pub action: XdpAction,

@@ -389,7 +389,7 @@ mod tests {
                 Prefix::new([192, 0, 2, last].into(), length)
             }
         });
-        let kind = prop_oneof![Just(SteeredKind::Vip), Just(SteeredKind::Nat)];
+        let kind = prop_oneof![Just(SteeredKind::Vip), Just(SteeredKind::Host)];
         let service = (network, any::<bool>(), port.clone(), port, any::<bool>(), 0..60u8, kind).prop_map(
             |(network, tcp, a, b, single, room, kind)| SteeredService {
                 network,

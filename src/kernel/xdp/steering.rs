@@ -62,20 +62,20 @@ pub struct SteeredService {
     /// [`MAX_ROOM`](xfwd_ebpf_types::MAX_ROOM), to which others are brought. Fragments get the most that a service of their
     /// address and protocol wants, ICMP errors that of their service, echo requests none.
     pub room: u8,
-    /// What the addresses are.
+    /// Whose the addresses are.
     pub kind: SteeredKind,
 }
 
-/// What the addresses of a [`SteeredService`] are.
+/// Whose the addresses of a [`SteeredService`] are, which is to say: who answers pings to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum SteeredKind {
-    /// Virtual addresses, which clients send to and may ping.
+    /// Virtual addresses, which are the service's alone: pings leave the kernel as well.
     Vip,
-    /// Addresses of the host, of which some ports are taken: for NAT, or by a function that answers there. Pings are the
-    /// host's.
-    Nat,
+    /// Addresses of the host, of which some ports are taken, by NAT or by a function that answers there. Pings stay with
+    /// the host.
+    Host,
 }
 
 impl SteeredService {
@@ -108,7 +108,7 @@ impl SteeredService {
     }
 
     fn of_host(address: SocketAddr, protocol: u8) -> Self {
-        Self { kind: SteeredKind::Nat, ..Self::single(address.ip(), protocol, address.port()) }
+        Self { kind: SteeredKind::Host, ..Self::single(address.ip(), protocol, address.port()) }
     }
 }
 
@@ -135,6 +135,19 @@ mod tests {
         assert_eq!(key.address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
         assert_eq!(key.port, [0x12, 0x34]);
         assert_eq!(key.scope, 0);
+    }
+
+    #[test]
+    fn of_an_address_of_the_host_a_function_takes_a_port_but_not_the_pings() {
+        let address = "192.0.2.1:53".parse().unwrap();
+        for (service, protocol) in [(SteeredService::tcp(address), TCP), (SteeredService::udp(address), UDP)]
+        {
+            assert_eq!(
+                (service.kind, service.protocol, service.ports),
+                (SteeredKind::Host, protocol, 53..=53)
+            );
+        }
+        assert_eq!(SteeredService::single(address.ip(), TCP, 53).kind, SteeredKind::Vip);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use thiserror::Error;
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{FrameDesc, Socket, Umem};
 
+use super::brand::Brand;
 use super::options;
-use super::port::{Rings, XskFrame, XskPort};
+use super::port::{MAX_PORTS, Rings, XskFrame, XskPort};
 use crate::port::{FramePool, Port};
 use crate::words::choices;
 
@@ -168,7 +169,7 @@ pub enum BindError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// A number that the kernel does not take.
+    /// A number that the kernel, or a worker, does not take.
     #[error("{0}")]
     Size(String),
 }
@@ -179,6 +180,7 @@ pub enum BindError {
 ///
 /// [`BindError`]; nothing stays open then.
 pub fn open(request: &OpenRequest) -> Result<Opened, BindError> {
+    check_workers(request)?;
     let mut refused = None;
     if matches!(request.mode, Mode::Auto | Mode::ZeroCopy) {
         match open_patiently(request, BindFlags::XDP_ZEROCOPY) {
@@ -195,6 +197,23 @@ pub fn open(request: &OpenRequest) -> Result<Opened, BindError> {
     let mut opened = open_patiently(request, BindFlags::XDP_COPY)?;
     opened.zero_copy_refused = refused;
     Ok(opened)
+}
+
+fn check_workers(request: &OpenRequest) -> Result<(), BindError> {
+    let of_worker = |worker| request.queues.iter().filter(|queue| queue.worker == worker).count();
+    for QueueRequest { interface, queue, worker } in &request.queues {
+        let (worker, workers) = (*worker, request.workers);
+        if worker >= workers {
+            let name = format!("interface {interface} queue {queue}");
+            return Err(BindError::Size(format!(
+                "{name} is for worker {worker} of {workers}, counted from 0"
+            )));
+        }
+        if of_worker(worker) > MAX_PORTS {
+            return Err(BindError::Size(format!("worker {worker} has more than {MAX_PORTS} sockets")));
+        }
+    }
+    Ok(())
 }
 
 /// A driver without zero-copy answers `EOPNOTSUPP`, some with conditions of their own (virtio without an IOMMU) `EINVAL`.
@@ -214,6 +233,11 @@ fn open_patiently(request: &OpenRequest, flags: BindFlags) -> Result<Opened, Bin
 }
 
 fn open_once(request: &OpenRequest, flags: BindFlags) -> Result<Opened, BindError> {
+    let brand = Brand::new().ok_or_else(|| {
+        BindError::Size(
+            "this process has made more packet memories (UMEMs) than can be told apart".to_owned(),
+        )
+    })?;
     let (umem, descs, huge_pages) = create_umem(request)?;
     let mut ports: Vec<Vec<XskPort>> = (0..request.workers).map(|_| Vec::new()).collect();
     let mut shares: Vec<Vec<XskFrame>> = (0..request.workers).map(|_| Vec::new()).collect();
@@ -221,10 +245,10 @@ fn open_once(request: &OpenRequest, flags: BindFlags) -> Result<Opened, BindErro
 
     let mut descs = descs.into_iter();
     for queue in &request.queues {
-        let port = open_socket(request, queue, &umem, flags)?;
+        let port = open_socket(request, queue, (&umem, brand), flags)?;
         reports.push(set_options(request, queue, &port)?);
         let share = descs.by_ref().take(request.frames_per_queue as usize);
-        shares[queue.worker].extend(share.map(XskFrame::new));
+        shares[queue.worker].extend(share.map(|desc| XskFrame::new(desc, brand)));
         ports[queue.worker].push(port);
     }
     let mut pools: Vec<_> = shares.into_iter().map(FramePool::new).collect();
@@ -241,8 +265,8 @@ fn create_umem(request: &OpenRequest) -> Result<(Umem, Vec<FrameDesc>, bool), Bi
     let config = UmemConfig::builder()
         .frame_size(FrameSize::new(FRAME_SIZE).expect("a valid constant"))
         // Twice the rx ring: frames on the rx ring still count as being on the fill ring while its consumer index is stale.
-        .fill_queue_size(size("fill ring", request.ring_size * 2)?)
-        .comp_queue_size(size("completion ring", request.ring_size * 2)?)
+        .fill_queue_size(size("fill ring", request.ring_size.saturating_mul(2))?)
+        .comp_queue_size(size("completion ring", request.ring_size.saturating_mul(2))?)
         .build()
         .map_err(|error| BindError::Size(error.to_string()))?;
     let frames = u32::try_from(request.queues.len())
@@ -271,7 +295,7 @@ fn create_umem(request: &OpenRequest) -> Result<(Umem, Vec<FrameDesc>, bool), Bi
 fn open_socket(
     request: &OpenRequest,
     queue: &QueueRequest,
-    umem: &Umem,
+    (umem, brand): (&Umem, Brand),
     mode: BindFlags,
 ) -> Result<XskPort, BindError> {
     let ring =
@@ -297,7 +321,7 @@ fn open_socket(
     match opened {
         Ok((tx, rx, Some((fill, completion)))) => {
             let rings = Rings { rx, tx, fill, completion };
-            Ok(XskPort::new(&interface, id, umem.clone(), rings, request.busy_poll))
+            Ok(XskPort::new(&interface, id, (umem.clone(), brand), rings, request.busy_poll))
         }
         // Only a queue that this UMEM is bound to already has no rings of its own.
         Ok((_, _, None)) => Err(BindError::QueueBusy { interface, queue: id }),

@@ -1,4 +1,4 @@
-//! AF_XDP sockets through `xsk-rs`: one socket a queue, one UMEM shared by all of them.
+//! AF_XDP sockets through `xsk-rs`: one socket a queue, one UMEM shared by all that are opened together.
 //!
 //! # Who owns a frame
 //!
@@ -7,8 +7,11 @@
 //! the rx ring, onto the tx ring, back from the completion ring. The rings hold addresses, so this is where the
 //! right is given to the kernel and taken back; it is the only place that makes an `XskFrame` out of an address.
 //!
-//! All sockets of a process share one UMEM, so a frame that came in by one interface can go out by another without a
+//! All sockets of one call share its UMEM, so a frame that came in by one interface can go out by another without a
 //! copy: it then comes back by the completion ring of the socket that sent it, into the same worker's pool.
+//!
+//! Ports and frames of two calls of [`open`] do not go together. A frame carries the mark of its UMEM (`brand.rs`); a port shows no byte
+//! of another's frame, puts it on no ring, and comes to its end by [`PortError::ForeignFrame`](super::PortError::ForeignFrame).
 //!
 //! # What is handled here, by its known mistakes
 //!
@@ -26,6 +29,7 @@
 //!   arrives, and gives up a packet with too many (`fragments`).
 
 mod bind;
+mod brand;
 mod fragments;
 mod kick;
 pub mod options;

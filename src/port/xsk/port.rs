@@ -9,6 +9,7 @@ use arrayvec::ArrayVec;
 use xfwd_ebpf_types::RoomMark;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
+use super::brand::Brand;
 use super::fragments::Fragments;
 use super::kick::{self, Kick};
 use crate::hints::prefetch;
@@ -23,13 +24,22 @@ const REFILL_PORTION: u64 = 64;
 /// Most ports of one worker: so many sockets it can wait for.
 pub const MAX_PORTS: usize = 16;
 
-/// The right to one frame of the UMEM. Not `Clone`, and made only out of what a ring gave back.
+/// The right to one frame of one UMEM. Not `Clone`, and made only out of what a ring gave back. It is of use to the ports that
+/// were opened together with it, and to no others.
 #[repr(transparent)]
 pub struct XskFrame(FrameDesc);
 
 impl XskFrame {
-    pub(super) fn new(desc: FrameDesc) -> Self {
+    /// The frame of a descriptor that came from a ring of the UMEM with this brand, or was cut out of that UMEM.
+    #[inline(always)]
+    pub(super) fn new(mut desc: FrameDesc, brand: Brand) -> Self {
+        desc.set_options(brand.put_on(desc.options()));
         Self(desc)
+    }
+
+    #[inline(always)]
+    fn is_of(&self, brand: Brand) -> bool {
+        brand.is_on(self.0.options())
     }
 
     /// Where the frame lies in the UMEM, in bytes from its start.
@@ -60,6 +70,10 @@ pub struct XskPort {
     interface: String,
     queue: u32,
     umem: Umem,
+    /// That of all frames of `umem`.
+    brand: Brand,
+    /// A pool had frames of another UMEM, which cannot be told where it is found.
+    met_foreign_frame: bool,
     rx: RxQueue,
     tx: TxQueue,
     fill: FillQueue,
@@ -83,12 +97,20 @@ pub(super) struct Rings {
 }
 
 impl XskPort {
-    pub(super) fn new(interface: &str, queue: u32, umem: Umem, rings: Rings, busy_poll: bool) -> Self {
+    pub(super) fn new(
+        interface: &str,
+        queue: u32,
+        (umem, brand): (Umem, Brand),
+        rings: Rings,
+        busy_poll: bool,
+    ) -> Self {
         let Rings { rx, mut tx, mut fill, completion } = rings;
         Self {
             interface: interface.to_owned(),
             queue,
             umem,
+            brand,
+            met_foreign_frame: false,
             fill_size: u64::from(fill.nb_free_exact()),
             tx_size: u64::from(tx.nb_free_exact()),
             rx,
@@ -177,6 +199,10 @@ impl XskPort {
         PortError::Unbound { interface: self.interface.clone(), queue: self.queue }
     }
 
+    fn foreign(&self) -> PortError {
+        PortError::ForeignFrame { interface: self.interface.clone(), queue: self.queue }
+    }
+
     fn system(&self, call: &'static str, source: io::Error) -> PortError {
         PortError::System { interface: self.interface.clone(), queue: self.queue, call, source }
     }
@@ -194,7 +220,7 @@ impl Port for XskPort {
         self.in_flight.to_fill -= count as u64;
         for index in 0..count {
             // The kernel has given this frame back, so it is ours again.
-            let frame = XskFrame(self.scratch[index]);
+            let frame = XskFrame::new(self.scratch[index], self.brand);
             if self.room_mark.is_some() {
                 // `buffer` reads it: with all of them on their way, it does not wait for each.
                 prefetch(self.start(&frame));
@@ -210,9 +236,12 @@ impl Port for XskPort {
 
     #[inline]
     fn buffer<'a>(&'a self, frame: &'a mut XskFrame) -> (&'a mut [u8], Span) {
+        if !frame.is_of(self.brand) {
+            return (&mut [], Span { start: 0, end: 0 });
+        }
         let end = frame.0.lengths().data();
-        // SAFETY: the frame belongs to this UMEM, which all ports of a process share, and `&mut XskFrame` is the only
-        // right to it: neither the kernel nor anything else here touches it.
+        // SAFETY: the frame belongs to this UMEM, as its brand says, and `&mut XskFrame` is the only right to it: neither the
+        // kernel nor anything else here touches it.
         let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
         // As long as it can be: what lies behind the packet is the frame's, too.
         data.cursor().set_pos(usize::MAX);
@@ -229,30 +258,50 @@ impl Port for XskPort {
     }
 
     fn place(&self, frame: &mut XskFrame, Span { start, end }: Span) {
+        // Another UMEM's frame has an empty buffer.
+        let (buffer, _) = self.buffer(frame);
+        if start >= end || end > buffer.len() {
+            return;
+        }
         if start != 0 {
             // A descriptor's address cannot be changed with `xsk-rs`, so the packet goes to where it points.
-            let (buffer, _) = self.buffer(frame);
             buffer.copy_within(start..end, 0);
         }
-        // SAFETY: as above.
+        // SAFETY: as above: another UMEM's frame has not come here.
         unsafe { self.umem.data_mut(&mut frame.0) }.cursor().set_pos(end - start);
     }
 
     fn place_new(&self, frame: &mut XskFrame, span: Span) {
         // It may have been one of several frames of a packet that was dropped, and still say so.
-        frame.0.set_options(0);
+        if frame.is_of(self.brand) {
+            frame.0.set_options(self.brand.put_on(0));
+        }
         self.place(frame, span);
     }
 
     fn transmit(&mut self, backlog: &mut VecDeque<XskFrame>) -> Result<(), PortError> {
+        if self.met_foreign_frame {
+            return Err(self.foreign());
+        }
         loop {
             let room = self.tx.nb_free(backlog.len().min(self.tx_size as usize) as u32) as usize;
-            let count = backlog.len().min(room);
+            let offered = backlog.len().min(room);
+            let mut count = 0;
+            for XskFrame(desc) in backlog.iter_mut().take(offered) {
+                if !self.brand.is_on(desc.options()) {
+                    break;
+                }
+                desc.set_options(Brand::take_off(desc.options()));
+                count += 1;
+            }
+            if count == 0 && offered > 0 {
+                return Err(self.foreign());
+            }
             if count > 0 {
                 let (front, back) = backlog.as_slices();
                 let front = &front[..front.len().min(count)];
                 let back = &back[..count - front.len()];
-                // SAFETY: these frames are ours, and are moved to the kernel: they leave the backlog below.
+                // SAFETY: these frames are ours and of this UMEM, and are moved to the kernel: they leave the backlog below.
                 let moved = unsafe {
                     self.tx.produce(XskFrame::descs(front)) + self.tx.produce(XskFrame::descs(back))
                 };
@@ -282,7 +331,7 @@ impl Port for XskPort {
             let count = unsafe { self.completion.consume(&mut self.scratch) };
             for desc in &self.scratch[..count] {
                 // The kernel is done with this frame, so it is ours again.
-                pool.put(XskFrame(*desc));
+                pool.put(XskFrame::new(*desc, self.brand));
             }
             self.in_flight.to_send -= count as u64;
             total += count;
@@ -303,9 +352,13 @@ impl Port for XskPort {
             // The kernel puts a frame on the rx ring before it says that it has taken it off the fill ring, so there
             // may be less room for a moment; and of more than there is room for `produce` takes none at all.
             let room = room.min(self.fill.nb_free(room as u32).into());
-            // SAFETY: these frames are ours, and are moved to the kernel: `offer` removes what was produced.
-            let moved =
-                pool.offer(room as usize, |frames| unsafe { self.fill.produce(XskFrame::descs(frames)) });
+            let moved = pool.offer(room as usize, |frames| {
+                let own = frames.iter().position(|frame| !frame.is_of(self.brand)).unwrap_or(frames.len());
+                self.met_foreign_frame |= own < frames.len();
+                // SAFETY: these frames are ours and of this UMEM, and are moved to the kernel: `offer` removes what was
+                // produced.
+                unsafe { self.fill.produce(XskFrame::descs(&frames[..own])) }
+            });
             self.in_flight.to_fill += moved as u64;
         }
         if self.busy_poll || self.fill.needs_wakeup() {
@@ -322,6 +375,9 @@ impl Port for XskPort {
     }
 
     fn wait(ports: &mut [Self], timeout: Duration) -> Result<(), PortError> {
+        if let Some(port) = ports.iter().find(|port| port.met_foreign_frame) {
+            return Err(port.foreign());
+        }
         let mut fds: ArrayVec<libc::pollfd, MAX_PORTS> = ports
             .iter()
             .map(|port| libc::pollfd { fd: port.fd(), events: libc::POLLIN, revents: 0 })

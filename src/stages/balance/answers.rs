@@ -7,6 +7,7 @@ use crate::pipeline::{Counter, DropReason, Packet, Verdict};
 
 /// What a worker has answered.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct AnswerCounters {
     /// Echo replies.
     pub echo_replies: Counter,

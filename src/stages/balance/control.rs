@@ -74,6 +74,7 @@ pub struct ServiceError {
 
 /// What was sent to one backend, over all workers.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct BackendCounters {
     /// Name of the service.
     pub service: String,

@@ -110,6 +110,7 @@ const USED: u32 = 1 << 31;
 
 /// What a fragment table has done so far. Written by the worker that owns the table, readable by any thread.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct FragmentCounters {
     /// Datagrams stored.
     pub inserted: Counter,

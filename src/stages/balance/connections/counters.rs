@@ -6,6 +6,7 @@ use crate::pipeline::Counter;
 ///
 /// At every moment of rest, `inserted` = `entries` + `expired` + `evicted` + `removed`.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ConnectionCounters {
     /// Entries there are, with those that have expired and were not found by the sweep yet.
     pub entries: Counter,

@@ -21,6 +21,7 @@ pub(super) struct Numbers {
 
 /// [`NatCounters`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct NatSnapshot {
     /// Sessions that are open now.
     pub open: u64,

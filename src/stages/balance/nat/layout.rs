@@ -15,6 +15,7 @@ const PROTOCOLS: u32 = 2;
 
 /// A pool that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PoolError {
     /// There is no address.
     #[error("the NAT pool has no address")]

@@ -39,6 +39,7 @@ const FIRST_SOURCE_PORT: u16 = 49_152;
 
 /// How a packet is put into another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TunnelKind {
     /// IP directly in IP.
     Ipip,
@@ -76,6 +77,7 @@ pub struct MixedFamilies {
 
 /// A packet could not be put into a tunnel. It is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EncapsulateError {
     /// It is not a well-formed IP packet.
     #[error("not a well-formed IP packet")]
