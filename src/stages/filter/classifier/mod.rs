@@ -15,7 +15,7 @@
 //!
 //! Against tuple space search this probes by how deep prefixes are nested (two to five, in real lists) and not by
 //! how many combinations of prefix lengths there are (hundreds); against bit vectors and decision trees, memory
-//! grows with the rules and nothing else. `benches/filter.rs` measures it.
+//! grows with the rules and nothing else. `benches/micro/filter.rs` measures it.
 
 mod addresses;
 mod bucket;
