@@ -29,8 +29,24 @@ impl<S: Stage> StageBed<S> {
         Self { stage, buffers: vec![vec![0; BUFFER]; BATCH_SIZE], room }
     }
 
+    /// As [`batch`](Self::batch), not counted by `benches/instructions`.
+    pub fn prepare(&mut self, fill: impl FnMut(&mut [u8]) -> usize) {
+        self.with(fill, |stage, batch| {
+            stage.housekeeping();
+            stage.process(batch);
+        });
+    }
+
     /// Has a batch processed whose packets `fill` writes; it returns their length. The time that the stage took.
-    pub fn batch(&mut self, mut fill: impl FnMut(&mut [u8]) -> usize) -> Duration {
+    pub fn batch(&mut self, fill: impl FnMut(&mut [u8]) -> usize) -> Duration {
+        self.with(fill, run_stage)
+    }
+
+    fn with(
+        &mut self,
+        mut fill: impl FnMut(&mut [u8]) -> usize,
+        run: impl FnOnce(&mut S, &mut Batch<'_>),
+    ) -> Duration {
         let mut batch = Batch::new(0);
         for buffer in &mut self.buffers {
             let len = fill(&mut buffer[self.room..]);
@@ -38,7 +54,7 @@ impl<S: Stage> StageBed<S> {
         }
         batch.parse();
         let start = Instant::now();
-        run_stage(&mut self.stage, &mut batch);
+        run(&mut self.stage, &mut batch);
         let time = start.elapsed();
         let decided = black_box(batch.finish());
         assert_eq!(decided[0], Verdict::Bounce);
@@ -69,15 +85,28 @@ impl<S: Stage> WorkerBed<S> {
         Self { worker, packet: vec![0; BUFFER] }
     }
 
+    /// As [`turn`](Self::turn), not counted by `benches/instructions`.
+    pub fn prepare(&mut self, fill: impl FnMut(&mut [u8]) -> usize) {
+        self.with(fill, |worker| _ = worker.turn().unwrap());
+    }
+
     /// A turn with a full batch of packets that `fill` writes; it returns their length. The time of the turn: receiving, that is a copy
     /// into the frame, parsing, all stages, sending, and taking back what was sent.
-    pub fn turn(&mut self, mut fill: impl FnMut(&mut [u8]) -> usize) -> Duration {
+    pub fn turn(&mut self, fill: impl FnMut(&mut [u8]) -> usize) -> Duration {
+        self.with(fill, run_turn)
+    }
+
+    fn with(
+        &mut self,
+        mut fill: impl FnMut(&mut [u8]) -> usize,
+        run: impl FnOnce(&mut Worker<MemoryPort, S>),
+    ) -> Duration {
         for _ in 0..BATCH_SIZE {
             let len = fill(&mut self.packet);
             self.worker.ports_mut()[0].inject(&self.packet[..len]);
         }
         let start = Instant::now();
-        run_turn(&mut self.worker);
+        run(&mut self.worker);
         let time = start.elapsed();
         let port = &mut self.worker.ports_mut()[0];
         port.drain_tx(BATCH_SIZE);

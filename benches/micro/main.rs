@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic, and has no reader of its API")]
 
 mod balance;
+#[allow(dead_code, reason = "some of it is for `benches/instructions`")]
 mod bed;
 mod checksum;
 mod connections;

@@ -6,7 +6,7 @@ use crate::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
 
 /// VLAN id in a tag's control information.
-const VLAN_ID: u16 = 0x0fff;
+pub(super) const VLAN_ID: u16 = 0x0fff;
 
 /// What a packet has, in the form rules ask for it; `None` is what it does not have. When that is, is said at the
 /// fields of [`Match`](super::Match).
