@@ -36,13 +36,14 @@ impl Sum {
     #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Self {
         // 32-bit words may be summed instead of 16-bit ones, since 2^16 is 1 modulo 2^16 - 1. 64 bits hold
-        // the carries of 2^32 words.
+        // the carries of 2^32 words. The sum may be made in either byte order and swapped at the end (RFC 1071, section 2 (B)), so
+        // words are taken as they lie.
         let (words, rest) = bytes.as_chunks::<4>();
-        let mut sum = words.iter().fold(self.0, |sum, word| sum + u64::from(u32::from_be_bytes(*word)));
+        let sum = words.iter().fold(0, |sum: u64, word| sum + u64::from(u32::from_le_bytes(*word)));
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
-        sum += u64::from(u32::from_be_bytes(last));
-        Self(sum)
+        let sum = fold(sum + u64::from(u32::from_le_bytes(last)));
+        Self(self.0 + u64::from(sum.swap_bytes()))
     }
 
     /// Adds a 16-bit field that lies at an even offset.

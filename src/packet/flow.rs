@@ -73,7 +73,16 @@ impl FiveTuple {
     /// meet in one place of a table. The seed 0 gives [`flow_hash`](Self::flow_hash).
     #[inline]
     pub fn keyed_hash(&self, seed: u64) -> u64 {
-        hash(&self.src, &self.dst, self.src_port, self.dst_port, self.protocol, seed)
+        self.words().keyed_hash(seed)
+    }
+
+    #[inline(always)]
+    fn words(&self) -> FlowWords {
+        FlowWords {
+            src: address_words(&self.src),
+            dst: address_words(&self.dst),
+            rest: rest_word(self.src_port, self.dst_port, self.protocol),
+        }
     }
 
     /// Source address and port; an IPv4-mapped address as IPv4.
@@ -135,31 +144,64 @@ const SECRET: [u64; 8] = [
 const PRIME64_1: u64 = 0x9e37_79b1_85eb_ca87;
 const PRIME_MX1: u64 = 0x1656_6791_9e37_79f9;
 
-/// XXH3_64bits of the 40 bytes named in the documentation of this module.
-#[inline(always)]
-fn hash(src: &[u8; 16], dst: &[u8; 16], src_port: u16, dst_port: u16, protocol: u8, seed: u64) -> u64 {
-    let [src_port_high, src_port_low] = src_port.to_be_bytes();
-    let [dst_port_high, dst_port_low] = dst_port.to_be_bytes();
-    let tail = [src_port_high, src_port_low, dst_port_high, dst_port_low, protocol, 0, 0, 0];
-    let (s0, s1) = words(src);
-    let (d0, d1) = words(dst);
-    let tail = u64::from_le_bytes(tail);
-    let sum = (40u64.wrapping_mul(PRIME64_1))
-        .wrapping_add(mix(d0, d1, 2, seed))
-        .wrapping_add(mix(s1, d0, 3, seed))
-        .wrapping_add(mix(s0, s1, 0, seed))
-        .wrapping_add(mix(d1, tail, 1, seed));
-    let sum = (sum ^ (sum >> 37)).wrapping_mul(PRIME_MX1);
-    sum ^ (sum >> 32)
+/// A five-tuple as the words that are hashed and compared: it stays in registers, where a [`FiveTuple`] is bytes in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlowWords {
+    /// The source address, its bytes in order from the low end.
+    src: [u64; 2],
+    /// The destination address.
+    pub dst: [u64; 2],
+    /// Ports, protocol and zeros.
+    rest: u64,
+}
+
+impl FlowWords {
+    /// What [`FiveTuple::of`] finds in a whole packet with ports: a fragment has none.
+    #[inline(always)]
+    pub fn of(data: &[u8], headers: &Headers) -> Option<Self> {
+        let header = data.get(usize::from(headers.network_offset)..)?;
+        let (src, dst) = if headers.ip_version == 4 {
+            let header = header.first_chunk::<20>()?;
+            let word =
+                |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+            // IPv4-mapped: ten zero bytes, then two of ones.
+            let mapped = |address: u32| [0, u64::from(address) << 32 | 0xffff_0000];
+            (mapped(word(12)), mapped(word(16)))
+        } else {
+            let (pair, _) = header.first_chunk::<40>()?[8..].as_chunks::<16>();
+            (address_words(&pair[0]), address_words(&pair[1]))
+        };
+        let rest = rest_word(headers.src_port, headers.dst_port, headers.protocol);
+        Some(Self { src, dst, rest })
+    }
+
+    /// [`FiveTuple::keyed_hash`]: XXH3_64bits of the 40 bytes named in the documentation of this module.
+    #[inline(always)]
+    pub fn keyed_hash(&self, seed: u64) -> u64 {
+        let ([s0, s1], [d0, d1]) = (self.src, self.dst);
+        let sum = (40u64.wrapping_mul(PRIME64_1))
+            .wrapping_add(mix(d0, d1, 2, seed))
+            .wrapping_add(mix(s1, d0, 3, seed))
+            .wrapping_add(mix(s0, s1, 0, seed))
+            .wrapping_add(mix(d1, self.rest, 1, seed));
+        let sum = (sum ^ (sum >> 37)).wrapping_mul(PRIME_MX1);
+        sum ^ (sum >> 32)
+    }
 }
 
 #[inline(always)]
-fn words(address: &[u8; 16]) -> (u64, u64) {
+fn rest_word(src_port: u16, dst_port: u16, protocol: u8) -> u64 {
+    u64::from(src_port.swap_bytes()) | u64::from(dst_port.swap_bytes()) << 16 | u64::from(protocol) << 32
+}
+
+/// An address as two words, its bytes in order from the low end.
+#[inline(always)]
+pub(crate) fn address_words(address: &[u8; 16]) -> [u64; 2] {
     let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = *address;
-    (
+    [
         u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
         u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
-    )
+    ]
 }
 
 /// Mixes two words with a pair of words of the secret; the seed goes into the secret.
@@ -200,6 +242,22 @@ mod tests {
             let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
             prop_assert_eq!(tuple.keyed_hash(seed), xxh3_64_with_seed(&bytes(&tuple), seed));
         }
+    }
+
+    #[test]
+    fn words_of_a_packet_are_those_of_its_five_tuple() {
+        let mut with_ports = 0;
+        for seed in 0..2_000 {
+            let packet = crate::packet::packets::packet(seed);
+            let headers = crate::packet::parse(&packet, packet.len());
+            let has_ports =
+                headers.fragment == Fragment::No as u8 && matches!(headers.protocol, TCP | UDP | SCTP);
+            if let Some(tuple) = FiveTuple::of(&packet, &headers).filter(|_| has_ports) {
+                assert_eq!(FlowWords::of(&packet, &headers), Some(tuple.words()));
+                with_ports += 1;
+            }
+        }
+        assert!(with_ports > 100);
     }
 
     fn tuple(client: u32, port: u16) -> FiveTuple {

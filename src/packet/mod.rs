@@ -28,6 +28,7 @@ mod udp;
 pub use embedded::Embedded;
 pub use ethernet::Ethernet;
 pub use flow::{FiveTuple, flow_hash_of};
+pub(crate) use flow::{FlowWords, address_words};
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;

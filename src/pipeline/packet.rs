@@ -81,6 +81,7 @@ pub struct Span {
 }
 
 impl<'a> Packet<'a> {
+    #[inline(always)]
     pub(super) fn new(buffer: &'a mut [u8], Span { start, end }: Span, len: u32) -> Self {
         assert!(start <= end && end <= buffer.len(), "a packet lies in its buffer");
         assert!(buffer.len() < MADE_HERE as usize, "a buffer is shorter than 4 GiB");

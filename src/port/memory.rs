@@ -8,19 +8,28 @@ use super::{FramePool, InFlight, Port, PortCounters, PortError, Received};
 use crate::pipeline::Span;
 
 /// A buffer of a [`MemoryPort`].
+///
+/// Small, since frames are moved from ring to ring.
 pub struct MemoryFrame {
-    id: usize,
     buffer: Box<[u8]>,
+    id: u32,
     /// Where the packet was received to in the buffer.
-    room: usize,
+    room: u32,
     /// What is sent is the buffer up to here, as with the descriptor of an AF_XDP socket: its start cannot be moved.
-    len: usize,
+    len: u32,
 }
 
 impl MemoryFrame {
     /// Number of the frame in its pool, for tests that look for lost or doubled ones.
     pub fn id(&self) -> usize {
-        self.id
+        self.id as usize
+    }
+
+    /// Puts a packet into the buffer, behind `room`; what does not fit is cut off.
+    fn fill(&mut self, packet: &[u8], room: usize) {
+        let len = packet.len().min(self.buffer.len() - room);
+        self.buffer[room..room + len].copy_from_slice(&packet[..len]);
+        (self.room, self.len) = (room as u32, (room + len) as u32);
     }
 }
 
@@ -28,8 +37,10 @@ impl MemoryFrame {
 pub struct MemoryPort {
     ring_size: usize,
     room: usize,
-    arriving: VecDeque<Vec<u8>>,
+    /// What arrived when no frame was there for it.
+    waiting: VecDeque<Vec<u8>>,
     fill: VecDeque<MemoryFrame>,
+    rx: VecDeque<MemoryFrame>,
     tx: VecDeque<MemoryFrame>,
     sent: VecDeque<MemoryFrame>,
     output: Vec<Vec<u8>>,
@@ -42,8 +53,9 @@ impl MemoryPort {
         Self {
             ring_size,
             room: 0,
-            arriving: VecDeque::new(),
+            waiting: VecDeque::new(),
             fill: VecDeque::with_capacity(ring_size),
+            rx: VecDeque::with_capacity(ring_size),
             tx: VecDeque::with_capacity(ring_size),
             sent: VecDeque::new(),
             output: Vec::new(),
@@ -63,13 +75,34 @@ impl MemoryPort {
     /// A pool of `count` frames of `size` bytes each.
     pub fn frames(count: usize, size: usize) -> FramePool<MemoryFrame> {
         FramePool::new(
-            (0..count).map(|id| MemoryFrame { id, buffer: vec![0; size].into(), room: 0, len: 0 }).collect(),
+            (0..count as u32)
+                .map(|id| MemoryFrame { buffer: vec![0; size].into(), id, room: 0, len: 0 })
+                .collect(),
         )
     }
 
-    /// Lets a packet arrive.
+    /// Lets a packet arrive: it is copied into a frame of the fill ring, and waits for one if there is none.
     pub fn inject(&mut self, packet: &[u8]) {
-        self.arriving.push_back(packet.to_vec());
+        if self.waiting.is_empty()
+            && let Some(mut frame) = self.fill.pop_front()
+        {
+            frame.fill(packet, self.room);
+            self.rx.push_back(frame);
+        } else {
+            self.waiting.push_back(packet.to_vec());
+        }
+    }
+
+    /// Gives frames of the fill ring to packets that wait for them.
+    #[cold]
+    fn catch_up(&mut self) {
+        while !self.waiting.is_empty()
+            && let Some(mut frame) = self.fill.pop_front()
+            && let Some(packet) = self.waiting.pop_front()
+        {
+            frame.fill(&packet, self.room);
+            self.rx.push_back(frame);
+        }
     }
 
     /// The packets sent so far, in order.
@@ -81,7 +114,7 @@ impl MemoryPort {
     pub fn drain_tx(&mut self, count: usize) {
         for _ in 0..count.min(self.tx.len()) {
             let frame = self.tx.pop_front().expect("counted above");
-            self.output.push(frame.buffer[..frame.len].to_vec());
+            self.output.push(frame.buffer[..frame.len as usize].to_vec());
             self.sent.push_back(frame);
         }
     }
@@ -91,26 +124,24 @@ impl Port for MemoryPort {
     type Frame = MemoryFrame;
 
     fn receive(&mut self, received: &mut Received<MemoryFrame>) {
-        while received.room() > 0 && !self.arriving.is_empty() {
-            let Some(mut frame) = self.fill.pop_front() else { break };
-            let packet = self.arriving.pop_front().expect("checked above");
-            frame.room = self.room;
-            let len = packet.len().min(frame.buffer.len() - self.room);
-            frame.len = self.room + len;
-            frame.buffer[self.room..frame.len].copy_from_slice(&packet[..len]);
-            let received_bytes = frame.len as u32;
-            received.push(frame, received_bytes);
+        if !self.waiting.is_empty() {
+            self.catch_up();
+        }
+        let count = received.room().min(self.rx.len());
+        for frame in self.rx.drain(..count) {
+            let len = frame.len;
+            received.push(frame, len);
         }
     }
 
     fn buffer<'a>(&'a self, frame: &'a mut MemoryFrame) -> (&'a mut [u8], Span) {
-        (&mut frame.buffer, Span { start: frame.room, end: frame.len })
+        (&mut frame.buffer, Span { start: frame.room as usize, end: frame.len as usize })
     }
 
     fn place(&self, frame: &mut MemoryFrame, Span { start, end }: Span) {
         if start < end && end <= frame.buffer.len() {
             frame.buffer.copy_within(start..end, 0);
-            frame.len = end - start;
+            frame.len = (end - start) as u32;
         }
     }
 
@@ -129,7 +160,7 @@ impl Port for MemoryPort {
     }
 
     fn refill(&mut self, pool: &mut FramePool<MemoryFrame>) {
-        while self.fill.len() < self.ring_size {
+        while self.fill.len() + self.rx.len() < self.ring_size {
             let Some(frame) = pool.take() else { break };
             self.fill.push_back(frame);
         }
@@ -137,7 +168,7 @@ impl Port for MemoryPort {
 
     fn in_flight(&self) -> InFlight {
         InFlight {
-            to_fill: self.fill.len() as u64,
+            to_fill: (self.fill.len() + self.rx.len()) as u64,
             to_send: (self.tx.len() + self.sent.len()) as u64,
             held: 0,
         }

@@ -12,25 +12,19 @@ use crate::packet::{FiveTuple, Tcp, flow_hash_of};
 use crate::pipeline::{DropReason, Packet, Verdict};
 
 impl Balance {
-    /// A whole packet to a service.
-    #[inline]
-    pub(super) fn flow(
-        &mut self,
-        packet: &mut Packet<'_>,
-        tuple: &FiveTuple,
-        service: u32,
-        key: u64,
-    ) -> Verdict {
-        if self.state.services[service as usize].is_nat {
-            return match self.session(packet, tuple, service, key) {
-                Ok(session) => self.send_by_session(packet, &session),
-                Err(verdict) => verdict,
-            };
-        }
-        match self.member(packet, tuple, service, key) {
-            Ok(slot) => self.send(packet, slot, service),
-            Err(verdict) => verdict,
-        }
+    /// A whole packet to a service, `nat` excepted.
+    #[inline(always)]
+    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, service: u32, key: u64) -> Verdict {
+        let event = Event::of(packet.headers());
+        let found = self.connections.find(key, self.now, event);
+        let slot = match self.kept(found) {
+            Some(slot) => slot,
+            None => match self.new_flow(packet, service, key, found, event) {
+                Ok(slot) => slot,
+                Err(verdict) => return verdict,
+            },
+        };
+        self.send(packet, slot, service)
     }
 
     /// The slot of the member that a flow belongs to; to which it is given here if it had none.
@@ -44,12 +38,43 @@ impl Balance {
     ) -> Result<u32, Verdict> {
         let event = Event::of(packet.headers());
         let found = self.connections.find(key, self.now, event);
-        if let Some(found) = found
-            && !found.restarted
-            && let Some(slot) = self.state.keeper(MemberRef(found.value))
-        {
-            return Ok(slot);
+        match self.kept(found) {
+            Some(slot) => Ok(slot),
+            None => self.give(packet, tuple, service, key, found, event),
         }
+    }
+
+    /// The slot of the member with which a flow stays, by what the connection table has.
+    #[inline(always)]
+    fn kept(&self, found: Option<Found>) -> Option<u32> {
+        let found = found.filter(|found| !found.restarted)?;
+        self.state.keeper(MemberRef(found.value))
+    }
+
+    #[inline(never)]
+    fn new_flow(
+        &mut self,
+        packet: &mut Packet<'_>,
+        service: u32,
+        key: u64,
+        found: Option<Found>,
+        event: Event,
+    ) -> Result<u32, Verdict> {
+        let tuple = FiveTuple::of(packet.bytes(), packet.headers());
+        let tuple = tuple.ok_or(Verdict::Drop(DropReason::Malformed))?;
+        self.give(packet, &tuple, service, key, found, event)
+    }
+
+    /// Gives a flow to the member that the table chooses.
+    fn give(
+        &mut self,
+        packet: &mut Packet<'_>,
+        tuple: &FiveTuple,
+        service: u32,
+        key: u64,
+        found: Option<Found>,
+        event: Event,
+    ) -> Result<u32, Verdict> {
         let Some(slot) = self.choose(tuple, service) else { return Err(self.no_backend(packet, service)) };
         let is_stored = self.store(key, self.state.name(slot).0, found, event);
         // A flow for which there is no room is given to its member with every packet, but begins once.
@@ -86,40 +111,55 @@ impl Balance {
     }
 
     /// Sends a packet to a member by its way, `nat` excepted.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, packet: &mut Packet<'_>, slot: u32, service: u32) -> Verdict {
         let member = &self.state.members[slot as usize];
-        let Some(hop) = member.hop else { return Verdict::Drop(DropReason::NoNeighbour) };
-        let len = packet.len() as u64;
+        let Some(hop) = &member.hop else { return Verdict::Drop(DropReason::NoNeighbour) };
         match &member.way {
             Way::Dsr => {
                 if fit(packet, 0, hop.mtu as usize) != Fit::Fits {
-                    return self.too_big(packet, 0, hop.mtu);
+                    let mtu = hop.mtu;
+                    return self.too_big(packet, 0, mtu);
                 }
-                self.clamp_mss(packet, service as usize);
+                let len = packet.len() as u64;
+                if packet.headers().tcp_flags & Tcp::SYN != 0 {
+                    self.clamp_mss(packet, service as usize);
+                }
                 if write_link(packet, &hop.link).is_err() {
                     return Verdict::Drop(DropReason::NoRoom);
                 }
+                member.counts[self.worker].sent(len);
+                self.out_of(hop.port)
             }
-            Way::Tunnel(tunnel) => {
-                if pass_hop(packet) == Hop::Expired {
-                    return self.answer(packet, Answer::TimeExceeded, DropReason::Expired);
-                }
-                let overhead = tunnel.overhead();
-                if fit(packet, overhead, hop.mtu as usize) != Fit::Fits {
-                    return self.too_big(packet, overhead, hop.mtu);
-                }
-                self.clamp_mss(packet, service as usize);
-                // Not the key of the connection table, which nobody outside may know.
-                let hash = flow_hash_of(packet.bytes(), packet.headers()).unwrap_or_default();
-                match tunnel.encapsulate(packet, &hop.link, hash, &mut self.identification) {
-                    Ok(()) => {}
-                    Err(EncapsulateError::NotIp) => return Verdict::Drop(DropReason::Malformed),
-                    Err(EncapsulateError::TooLong) => return Verdict::Drop(DropReason::TooBig),
-                    Err(_) => return Verdict::Drop(DropReason::NoRoom),
-                }
-            }
-            Way::Nat { .. } | Way::Unknown => return Verdict::Drop(DropReason::NoNeighbour),
+            _ => self.send_by_tunnel(packet, slot, service),
+        }
+    }
+
+    #[inline(never)]
+    fn send_by_tunnel(&mut self, packet: &mut Packet<'_>, slot: u32, service: u32) -> Verdict {
+        let member = &self.state.members[slot as usize];
+        let (Way::Tunnel(tunnel), Some(hop)) = (&member.way, &member.hop) else {
+            return Verdict::Drop(DropReason::NoNeighbour);
+        };
+        if pass_hop(packet) == Hop::Expired {
+            return self.answer(packet, Answer::TimeExceeded, DropReason::Expired);
+        }
+        let overhead = tunnel.overhead();
+        if fit(packet, overhead, hop.mtu as usize) != Fit::Fits {
+            let mtu = hop.mtu;
+            return self.too_big(packet, overhead, mtu);
+        }
+        let len = packet.len() as u64;
+        if packet.headers().tcp_flags & Tcp::SYN != 0 {
+            self.clamp_mss(packet, service as usize);
+        }
+        // Not the key of the connection table, which nobody outside may know.
+        let hash = flow_hash_of(packet.bytes(), packet.headers()).unwrap_or_default();
+        match tunnel.encapsulate(packet, &hop.link, hash, &mut self.identification) {
+            Ok(()) => {}
+            Err(EncapsulateError::NotIp) => return Verdict::Drop(DropReason::Malformed),
+            Err(EncapsulateError::TooLong) => return Verdict::Drop(DropReason::TooBig),
+            Err(_) => return Verdict::Drop(DropReason::NoRoom),
         }
         member.counts[self.worker].sent(len);
         self.out_of(hop.port)
@@ -134,11 +174,10 @@ impl Balance {
         }
     }
 
-    #[inline(always)]
+    /// Of a packet with SYN.
+    #[inline(never)]
     fn clamp_mss(&self, packet: &mut Packet<'_>, service: usize) {
-        if packet.headers().tcp_flags & Tcp::SYN != 0
-            && let Some(limit) = self.state.services[service].mss
-        {
+        if let Some(limit) = self.state.services[service].mss {
             clamp_mss(packet, limit);
         }
     }

@@ -4,24 +4,31 @@ use super::nat::tuple_with_ports;
 use super::services::OfVip;
 use super::stage::Balance;
 use crate::packet::protocol::{ICMP, ICMPV6, TCP, UDP};
-use crate::packet::{FiveTuple, Fragment, Outcome};
+use crate::packet::{FiveTuple, FlowWords, Fragment, Outcome};
 use crate::pipeline::Packet;
 
-/// What a packet is to the balancer.
+/// What a packet is to the balancer. Small, since one is kept for each packet of a batch: a packet's five-tuple is taken from the packet
+/// again by those that need it.
 #[derive(Clone, Copy)]
 pub(super) enum Looked {
     /// Nothing: other stages may look at it.
     Nothing,
     /// Of a flow to a service.
     Flow {
-        tuple: FiveTuple,
+        /// Index of the service.
+        service: u32,
+        /// Of the flow in the connection table.
+        key: u64,
+    },
+    /// Of a flow to a service of NAT.
+    NatFlow {
         /// Index of the service.
         service: u32,
         /// Of the flow in the connection table.
         key: u64,
     },
     /// To an address of NAT.
-    Reply(FiveTuple),
+    Reply,
     /// A fragment to a service or to an address of NAT.
     Fragment,
     /// ICMP.
@@ -44,11 +51,25 @@ impl Balance {
             ICMP | ICMPV6 => return Looked::Icmp,
             _ => return Looked::Nothing,
         }
-        let Some(tuple) = FiveTuple::of(packet.bytes(), headers) else { return Looked::Nothing };
-        match self.state.lookup.find(&tuple.dst, tuple.protocol, tuple.dst_port) {
-            Some(service) => Looked::Flow { tuple, service: service as u32, key: self.key(&tuple, service) },
-            None if self.is_nat_address(&tuple.dst) => Looked::Reply(tuple),
-            None => Looked::Nothing,
+        let Some(flow) = FlowWords::of(packet.bytes(), headers) else { return Looked::Nothing };
+        match self.state.lookup.find_words(flow.dst, headers.protocol, headers.dst_port) {
+            Some(service) => {
+                let key = flow.keyed_hash(self.seed);
+                if self.state.services[service].is_nat {
+                    return Looked::NatFlow { service: service as u32, key: key ^ NAT_KEY };
+                }
+                Looked::Flow { service: service as u32, key }
+            }
+            None if self.nat.is_none() => Looked::Nothing,
+            None => self.look_at_reply(packet),
+        }
+    }
+
+    #[inline(never)]
+    fn look_at_reply(&self, packet: &Packet<'_>) -> Looked {
+        match FiveTuple::of(packet.bytes(), packet.headers()) {
+            Some(tuple) if self.is_nat_address(&tuple.dst) => Looked::Reply,
+            _ => Looked::Nothing,
         }
     }
 

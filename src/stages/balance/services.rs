@@ -14,13 +14,14 @@ use std::ops::RangeInclusive;
 
 use foldhash::fast::FixedState;
 
+use crate::packet::address_words;
 use crate::stages::filter::Prefix;
 
 /// Services by what their packets are sent to. Immutable; finding one allocates nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     /// Those of one address and one port.
-    exact: Map<u32>,
+    exact: Exact,
     /// The others by prefix length, the longest first.
     lengths: Box<[Length<Group>]>,
     /// The ranges of all groups; within a group in order.
@@ -70,6 +71,79 @@ impl Key {
     }
 }
 
+/// The services of one address and one port: open addressing with linear probing, at most half full, one load for nearly every packet.
+#[derive(Clone, Debug, Default)]
+struct Exact {
+    /// A power of two of them, or none.
+    slots: Box<[Slot]>,
+    shift: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    address: [u64; 2],
+    /// [`rest`] of protocol and port; [`FREE`] in a free slot.
+    rest: u32,
+    service: u32,
+}
+
+/// No protocol and port.
+const FREE: u32 = u32::MAX;
+
+/// Protocol above the port.
+#[inline(always)]
+fn rest(protocol: u8, port: u16) -> u32 {
+    u32::from(protocol) << 16 | u32::from(port)
+}
+
+/// The address, from the words that [`address_words`] makes.
+fn address_of([high, low]: [u64; 2]) -> u128 {
+    u128::from(high.swap_bytes()) << 64 | u128::from(low.swap_bytes())
+}
+
+impl Exact {
+    fn new(services: &HashMap<([u64; 2], u32), u32>) -> Self {
+        if services.is_empty() {
+            return Self::default();
+        }
+        let size = (2 * services.len()).next_power_of_two();
+        let mut slots = vec![Slot { address: [0; 2], rest: FREE, service: 0 }; size].into_boxed_slice();
+        let shift = u64::BITS - size.trailing_zeros();
+        for ((address, rest), service) in services {
+            let mut place = Self::place(*address, *rest, shift);
+            while slots[place].rest != FREE {
+                place = (place + 1) & (size - 1);
+            }
+            slots[place] = Slot { address: *address, rest: *rest, service: *service };
+        }
+        Self { slots, shift }
+    }
+
+    #[inline(always)]
+    fn get(&self, address: [u64; 2], rest: u32) -> Option<u32> {
+        let mut place = Self::place(address, rest, self.shift);
+        loop {
+            // Without services there is no slot.
+            let slot = self.slots.get(place)?;
+            if slot.address == address && slot.rest == rest {
+                return Some(slot.service);
+            }
+            if slot.rest == FREE {
+                return None;
+            }
+            place = (place + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// The keys are the operator's, not the sender's: no need for a secret.
+    #[inline(always)]
+    fn place([high, low]: [u64; 2], rest: u32, shift: u32) -> usize {
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = (low ^ high.rotate_left(29)).wrapping_mul(MIX) ^ u64::from(rest);
+        ((mixed ^ mixed >> 32).wrapping_mul(MIX) >> (shift & 63)) as usize
+    }
+}
+
 /// What is known of the prefixes of one length.
 #[derive(Clone, Debug)]
 struct Length<V> {
@@ -105,7 +179,7 @@ impl Services {
     /// No two services of the same prefix and protocol have a port in common; the config sees to that. Where they do,
     /// either of them is found.
     pub fn new(services: impl IntoIterator<Item = (Prefix, u8, RangeInclusive<u16>)>) -> Self {
-        let mut exact = Map::default();
+        let mut exact = HashMap::new();
         let mut vips: BTreeMap<u8, Map<OfVip>> = BTreeMap::new();
         let mut wide: BTreeMap<(u8, u128, u8), Vec<Range>> = BTreeMap::new();
         for (index, (prefix, protocol, ports)) in services.into_iter().enumerate() {
@@ -114,7 +188,7 @@ impl Services {
             let (start, end) = ports.into_inner();
             let service = index as u32;
             if length == 128 && start == end {
-                exact.insert(Key::new(address, protocol, start), service);
+                exact.insert((address_words(&address.to_be_bytes()), rest(protocol, start)), service);
             } else {
                 wide.entry((length, address, protocol)).or_default().push(Range { start, end, service });
             }
@@ -131,21 +205,32 @@ impl Services {
             ranges.extend(of_group);
             groups.entry(length).or_default().insert(Key::new(address, protocol, 0), group);
         }
-        Self { exact, lengths: longest_first(groups), ranges: ranges.into(), vips: longest_first(vips) }
+        Self {
+            exact: Exact::new(&exact),
+            lengths: longest_first(groups),
+            ranges: ranges.into(),
+            vips: longest_first(vips),
+        }
     }
 
     /// The service of a packet to this address (IPv4 as IPv4-mapped IPv6), protocol and port, by index.
     #[inline]
     pub fn find(&self, destination: &[u8; 16], protocol: u8, port: u16) -> Option<usize> {
-        let address = u128::from_be_bytes(*destination);
-        match self.exact.get(&Key::new(address, protocol, port)) {
-            Some(service) => Some(*service as usize),
+        self.find_words(address_words(destination), protocol, port)
+    }
+
+    /// As [`find`](Self::find), with the address as words.
+    #[inline(always)]
+    pub(crate) fn find_words(&self, destination: [u64; 2], protocol: u8, port: u16) -> Option<usize> {
+        match self.exact.get(destination, rest(protocol, port)) {
+            Some(service) => Some(service as usize),
             None if self.lengths.is_empty() => None,
-            None => self.find_wide(address, protocol, port),
+            None => self.find_wide(address_of(destination), protocol, port),
         }
     }
 
     /// Among the services of prefixes and ranges.
+    #[inline(never)]
     fn find_wide(&self, address: u128, protocol: u8, port: u16) -> Option<usize> {
         self.lengths.iter().find_map(|length| {
             let group = length.get(address, protocol)?;

@@ -12,6 +12,18 @@ use crate::packet::{Ethernet, FiveTuple, Tcp};
 use crate::pipeline::{DropReason, Packet, Verdict};
 
 impl Balance {
+    /// A whole packet to a service of NAT.
+    #[inline]
+    pub(super) fn nat_flow(&mut self, packet: &mut Packet<'_>, service: u32, key: u64) -> Verdict {
+        let Some(tuple) = FiveTuple::of(packet.bytes(), packet.headers()) else {
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        match self.session(packet, &tuple, service, key) {
+            Ok(session) => self.send_by_session(packet, &session),
+            Err(verdict) => verdict,
+        }
+    }
+
     /// The session of a packet to a service, opened if there is none.
     #[inline]
     pub(super) fn session(
@@ -98,8 +110,9 @@ impl Balance {
 
     /// A packet from a backend to an address of NAT.
     #[inline]
-    pub(super) fn reply(&mut self, packet: &mut Packet<'_>, tuple: &FiveTuple) -> Verdict {
-        let session = self.nat.as_ref().and_then(|nat| nat.sessions.find_reply(tuple));
+    pub(super) fn reply(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        let tuple = FiveTuple::of(packet.bytes(), packet.headers());
+        let session = self.nat.as_ref().zip(tuple).and_then(|(nat, tuple)| nat.sessions.find_reply(&tuple));
         match session {
             Some(session) => self.send_reply(packet, &session),
             None => Verdict::Drop(DropReason::NoSession),

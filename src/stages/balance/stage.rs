@@ -127,7 +127,7 @@ impl Stage for Balance {
         let undecided = batch.undecided();
         for index in undecided {
             let looked = self.look(batch.packet(index));
-            if let Looked::Flow { key, .. } = looked {
+            if let Looked::Flow { key, .. } | Looked::NatFlow { key, .. } = looked {
                 self.connections.prefetch(key);
             }
             self.looked[index] = looked;
@@ -136,10 +136,9 @@ impl Stage for Balance {
             let looked = self.looked[index];
             let verdict = match looked {
                 Looked::Nothing => continue,
-                Looked::Flow { tuple, service, key } => {
-                    self.flow(batch.packet_mut(index), &tuple, service, key)
-                }
-                Looked::Reply(tuple) => self.reply(batch.packet_mut(index), &tuple),
+                Looked::Flow { service, key } => self.flow(batch.packet_mut(index), service, key),
+                Looked::NatFlow { service, key } => self.nat_flow(batch.packet_mut(index), service, key),
+                Looked::Reply => self.reply(batch.packet_mut(index)),
                 Looked::Fragment => self.fragment(batch.packet_mut(index)),
                 Looked::Icmp => self.icmp(batch.packet_mut(index)),
             };

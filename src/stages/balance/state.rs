@@ -52,17 +52,18 @@ impl ServiceTable {
     }
 }
 
-/// A backend of one service.
+/// A backend of one service. What every packet to it needs lies in its first cache line, in this order; only tunnels need more.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub(super) struct MemberState {
     /// Counts the backends that had this slot.
     pub generation: u8,
     /// Whether flows that it has stay with it.
     pub keeps_flows: bool,
-    pub hop: Option<Egress>,
-    pub way: Way,
     /// One a worker.
     pub counts: Arc<[CachePadded<MemberCounts>]>,
+    pub hop: Option<Egress>,
+    pub way: Way,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use crate::packet::protocol::{ETHERTYPE_ARP, ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
 
 /// VLAN id in a tag's control information.
-const VLAN_ID: u16 = 0x0fff;
+pub(super) const VLAN_ID: u16 = 0x0fff;
 
 /// Router solicitation to redirect (RFC 4861).
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;

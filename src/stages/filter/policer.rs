@@ -54,6 +54,12 @@ impl Policers {
         self.by_rule.iter().any(Option::is_some)
     }
 
+    /// Whether the rule has a rate.
+    #[inline]
+    pub fn is_there(&self, rule: usize) -> bool {
+        self.by_rule[rule].is_some()
+    }
+
     pub fn ticks(&self, now: Instant) -> Ticks {
         let nanoseconds = now.saturating_duration_since(self.epoch).as_nanos() as u64;
         // The first moment is behind 0, which stands for a bucket that was never used.

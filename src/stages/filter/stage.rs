@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::classifier::Destination;
 use super::control::{Compiled, WorkerCounts};
 use super::policer::{Seen, Ticks};
 use super::{Action, Facts, is_exempt};
+use crate::packet::Headers;
 use crate::pipeline::{Batch, DropReason, Packet, Stage, Verdict};
 use crate::stages::bounce::bounce_l2;
 
@@ -24,20 +26,19 @@ impl Filter {
         Self { compiled, counts, has_policers }
     }
 
-    #[inline]
-    fn judge(&self, packet: &mut Packet<'_>, now: Ticks) -> Verdict {
-        let Compiled { classifier, policers, actions, counted, .. } = &*self.compiled;
+    #[inline(always)]
+    fn judge<'c>(&'c self, packet: &mut Packet<'_>, now: Ticks, last: &mut Destination<'c>) -> Verdict {
+        let Compiled { classifier, actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
         // These come here only if nothing at all stays in the kernel.
         if is_exempt(headers) {
             return Verdict::Continue;
         }
-        let facts = Facts::of(bytes, headers);
         let mut start = 0;
-        while let Some(rule) = classifier.next_match(&facts, start) {
+        while let Some(rule) = classifier.next_match_in(bytes, headers, start, last) {
             start = rule + 1;
-            if !policers.acts(rule, &Seen { bytes, len, headers, facts: &facts }, now) {
+            if self.has_policers && !self.acts(rule, bytes, len, headers, now) {
                 continue;
             }
             if counted[rule] {
@@ -52,6 +53,17 @@ impl Filter {
         }
         Verdict::Continue
     }
+
+    /// Whether a rule acts on a packet that it matches: it is no policer, or the packet is above its rate.
+    #[inline(never)]
+    fn acts(&self, rule: usize, bytes: &[u8], len: u64, headers: &Headers, now: Ticks) -> bool {
+        let policers = &self.compiled.policers;
+        if !policers.is_there(rule) {
+            return true;
+        }
+        let facts = Facts::of(bytes, headers);
+        policers.acts(rule, &Seen { bytes, len, headers, facts: &facts }, now)
+    }
 }
 
 impl Stage for Filter {
@@ -61,7 +73,8 @@ impl Stage for Filter {
 
     fn process(&mut self, batch: &mut Batch<'_>) {
         let now = if self.has_policers { self.compiled.policers.ticks(batch.now()) } else { Ticks::NONE };
-        batch.each_undecided(|packet| self.judge(packet, now));
+        let mut last = Destination::of(&self.compiled.classifier);
+        batch.each_undecided(|packet| self.judge(packet, now, &mut last));
     }
 }
 

@@ -8,7 +8,7 @@ pub(super) const WAYS: usize = 4;
 const STATE_BITS: u32 = 3;
 const STATE_MASK: u32 = (1 << STATE_BITS) - 1;
 
-/// A flow, or nothing: then `meta` is 0.
+/// A flow, or nothing: then all of it is 0. No flow has the key 0.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Entry {
@@ -80,11 +80,12 @@ impl Entry {
 }
 
 impl Bucket {
-    /// A bit for each way: where the entry of this key lies, live or expired. Without branches, since nobody could predict them.
+    /// A bit for each way: where the entry of this key, which is not 0, lies, live or expired. Without branches, since nobody could predict
+    /// them.
     #[inline(always)]
     pub fn matches(&self, key: u64) -> u32 {
         let ways = self.0.iter().enumerate();
-        ways.fold(0, |mask, (way, entry)| mask | u32::from((entry.key == key) & !entry.is_free()) << way)
+        ways.fold(0, |mask, (way, entry)| mask | u32::from(entry.key == key) << way)
     }
 
     #[inline(always)]

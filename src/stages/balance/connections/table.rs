@@ -97,7 +97,7 @@ impl ConnectionTable {
     /// Brings the two cache lines of a flow near.
     #[inline]
     pub fn prefetch(&self, key: u64) {
-        for bucket in self.places(key) {
+        for bucket in self.places(named(key)) {
             prefetch(&self.buckets[bucket]);
         }
     }
@@ -105,8 +105,21 @@ impl ConnectionTable {
     /// Looks a flow up for one of its packets, which counts as seen: state and time move on.
     ///
     /// A flow whose time is over is not found. Its entry stays until it is swept, or used by the next [`insert`](Self::insert).
-    #[inline]
+    #[inline(always)]
     pub fn find(&mut self, key: u64, now: Tick, event: Event) -> Option<Found> {
+        let entry = self.live_entry(key, now)?;
+        let before = entry.state()?;
+        // Nearly every packet leaves its flow in the state that it has.
+        if before == State::Established && event == Event::Data || before == State::Udp {
+            entry.touch(before, now);
+            return Some(Found { value: entry.value, restarted: false });
+        }
+        self.find_moving(key, now, event)
+    }
+
+    /// As [`find`](Self::find), where the state may change.
+    #[inline(never)]
+    fn find_moving(&mut self, key: u64, now: Tick, event: Event) -> Option<Found> {
         let entry = self.live_entry(key, now)?;
         let before = entry.state()?;
         let after = before.after(event);
@@ -130,6 +143,7 @@ impl ConnectionTable {
     ///
     /// If the flow is there all the same it gets the value; its state does not change.
     pub fn insert(&mut self, key: u64, value: u32, now: Tick, event: Event) -> Insertion {
+        let key = named(key);
         let fresh = Entry::new(key, value, State::first(event), now);
         if let Some((bucket, way)) = self.place_of(key) {
             let entry = &mut self.buckets[bucket].0[way];
@@ -226,6 +240,7 @@ impl ConnectionTable {
     /// Where the entry of a flow lies, live or expired.
     #[inline(always)]
     fn place_of(&self, key: u64) -> Option<Place> {
+        let key = named(key);
         let [first, second] = self.places(key);
         let in_first = self.buckets[first].matches(key);
         let either = in_first | self.buckets[second].matches(key) << WAYS;
@@ -311,6 +326,19 @@ impl ConnectionTable {
     }
 }
 
+/// The key that a flow has in the table: free entries have the key 0, so a flow that would have it is taken for that of 1, which is no
+/// likelier than any other two having the same.
+#[inline(always)]
+fn named(key: u64) -> u64 {
+    key.max(1)
+}
+
+/// A bucket and the one behind it.
+#[cold]
+fn beside(bucket: usize, buckets: usize) -> [usize; 2] {
+    [bucket, if bucket + 1 < buckets { bucket + 1 } else { 0 }]
+}
+
 /// The buckets of a flow, from the high and from the low half of its key, by a multiplication instead of a division. They are never
 /// the same.
 #[inline(always)]
@@ -320,7 +348,7 @@ fn places(key: u64, buckets: usize) -> [usize; 2] {
     if first != second {
         return [first, second];
     }
-    [first, if first + 1 < buckets { first + 1 } else { 0 }]
+    beside(first, buckets)
 }
 
 #[cfg(test)]
@@ -464,18 +492,28 @@ mod tests {
     #[test]
     fn a_table_full_of_live_flows_refuses_and_an_expired_one_makes_way() {
         let mut table = ConnectionTable::new(8, TIMEOUTS);
-        for key in 0..8 {
+        for key in 1..=8 {
             table.insert(key, key as u32, at(0), Event::Udp);
-            table.find(key, at(key as u32), Event::Udp);
+            table.find(key, at(key as u32 - 1), Event::Udp);
         }
-        assert_eq!(table.insert(8, 8, at(29), Event::Syn), Insertion::Refused);
-        assert_eq!(table.insert(8, 8, at(30), Event::Syn), Insertion::Stored { freed: Some(0) });
+        assert_eq!(table.insert(9, 8, at(29), Event::Syn), Insertion::Refused);
+        assert_eq!(table.insert(9, 8, at(30), Event::Syn), Insertion::Stored { freed: Some(1) });
         assert_eq!(
-            table.insert(9, 9, at(30), Event::Syn),
+            table.insert(10, 9, at(30), Event::Syn),
             Insertion::Stored { freed: Some(8) },
             "in probation"
         );
         assert_eq!((table.counters().refused.get(), table.len()), (1, 8));
+    }
+
+    #[test]
+    fn a_flow_whose_key_is_zero_is_not_taken_for_a_free_entry() {
+        let mut table = ConnectionTable::new(64, TIMEOUTS);
+        assert_eq!(table.find(0, at(0), Event::Data), None);
+        assert_eq!((table.peek(0, at(0)), table.remove(0)), (None, None));
+        table.insert(0, 7, at(0), Event::Syn);
+        assert_eq!(value(&mut table, 0, 1, Event::Data), Some(7));
+        assert_eq!((table.remove(0), table.len()), (Some(7), 0));
     }
 
     #[test]

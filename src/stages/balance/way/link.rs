@@ -32,10 +32,18 @@ impl LinkHeader {
     /// # Panics
     ///
     /// When the frame is shorter than [`bytes`](Self::bytes).
+    /// The first twelve bytes.
+    #[inline(always)]
+    fn addresses(&self) -> [u8; 12] {
+        let mut addresses = [0; 12];
+        addresses[..6].copy_from_slice(&self.destination.0);
+        addresses[6..].copy_from_slice(&self.source.0);
+        addresses
+    }
+
     #[inline]
     pub(super) fn write(&self, frame: &mut [u8], ethertype: u16) {
-        frame[..6].copy_from_slice(&self.destination.0);
-        frame[6..12].copy_from_slice(&self.source.0);
+        frame[..12].copy_from_slice(&self.addresses());
         let [high, low] = ethertype.to_be_bytes();
         if let Some(vlan) = self.vlan {
             let ([tag_high, tag_low], [vlan_high, vlan_low]) =
@@ -58,8 +66,22 @@ impl LinkHeader {
 /// # Panics
 ///
 /// May panic when the packet's headers were not parsed, or changed since: `network_offset` says where the old header ends.
-#[inline]
+#[inline(always)]
 pub fn write_link(packet: &mut Packet<'_>, link: &LinkHeader) -> Result<(), NoRoom> {
+    // Without tags before and after, the ethertype is right already.
+    if link.vlan.is_none()
+        && usize::from(packet.headers().network_offset) == UNTAGGED_BYTES
+        && let Some(addresses) = packet.bytes_mut().first_chunk_mut::<12>()
+    {
+        *addresses = link.addresses();
+        return Ok(());
+    }
+    write_other_link(packet, link)
+}
+
+/// Where there are tags.
+#[inline(never)]
+fn write_other_link(packet: &mut Packet<'_>, link: &LinkHeader) -> Result<(), NoRoom> {
     let (old, new) = (usize::from(packet.headers().network_offset), link.bytes());
     let ethertype = packet.headers().ethertype;
     match new.cmp(&old) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::{Prefix, PrefixSet};
-use super::NO_MATCH;
+use super::{Address, NO_MATCH};
 
 /// The label that holds for every address, and for packets without one.
 const ANY: u32 = 0;
@@ -129,13 +129,12 @@ impl Addresses {
     }
 
     /// The labels that hold, from the widest prefix to the narrowest.
-    #[inline]
-    pub fn labels(&self, ip_version: u8, address: &[u8; 16]) -> &[Label] {
-        let [.., a, b, c, d] = *address;
-        let place = match ip_version {
-            4 => self.ipv4.find(u32::from_be_bytes([a, b, c, d])),
-            6 => self.ipv6.find(u128::from_be_bytes(*address)),
-            _ => return &self.labels[..self.without_address],
+    #[inline(always)]
+    pub fn labels(&self, address: Address) -> &[Label] {
+        let place = match address {
+            Address::V4(address) => self.ipv4.find(address),
+            Address::V6(address) => self.ipv6.find(address),
+            Address::None => Slice { start: 0, end: self.without_address as u32 },
         };
         self.labels.get(place.start as usize..place.end as usize).unwrap_or_default()
     }

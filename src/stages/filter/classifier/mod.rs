@@ -15,16 +15,18 @@
 //!
 //! Against tuple space search this probes by how deep prefixes are nested (two to five, in real lists) and not by
 //! how many combinations of prefix lengths there are (hundreds); against bit vectors and decision trees, memory
-//! grows with the rules and nothing else. `benches/filter.rs` measures it.
+//! grows with the rules and nothing else. `benches/micro/filter.rs` measures it.
 
 mod addresses;
 mod bucket;
 mod pairs;
 
+use super::facts::VLAN_ID;
 use super::linear::holds_with;
 use super::{Action, Facts, Match, PrefixSet, Rule};
-use crate::packet::Fragment;
-use addresses::{Addresses, LabelSource};
+use crate::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::packet::{Fragment, Headers, Outcome};
+use addresses::{Addresses, Label, LabelSource};
 use bucket::{Buckets, Keys};
 use pairs::Pairs;
 
@@ -112,10 +114,50 @@ impl Classifier {
     /// finds.
     #[inline]
     pub fn next_match(&self, facts: &Facts, start: usize) -> Option<usize> {
-        let values = Values::of(facts);
+        let packet = Packet {
+            values: Values::of(facts),
+            src: Address::new(facts.ip_version, &facts.src),
+            dst: Address::new(facts.ip_version, &facts.dst),
+        };
+        self.search(&packet, self.dst.labels(packet.dst), &|| *facts, start)
+    }
+
+    /// What [`next_match`](Self::next_match) finds for the packet of these bytes, by what most rules ask for. All [`Facts`] are
+    /// gathered only if a rule that may match asks for more. `last` is what was found for packets before.
+    #[inline(always)]
+    pub(super) fn next_match_in<'c>(
+        &'c self,
+        bytes: &[u8],
+        headers: &Headers,
+        start: usize,
+        last: &mut Destination<'c>,
+    ) -> Option<usize> {
+        let facts = || Facts::of(bytes, headers);
+        let Some(packet) = Packet::of(bytes, headers) else {
+            return self.next_match_of_facts(&facts(), start);
+        };
+        if packet.dst != last.address {
+            *last = Destination { address: packet.dst, labels: self.dst.labels(packet.dst) };
+        }
+        self.search(&packet, last.labels, &facts, start)
+    }
+
+    #[cold]
+    fn next_match_of_facts(&self, facts: &Facts, start: usize) -> Option<usize> {
+        self.next_match(facts, start)
+    }
+
+    #[inline(always)]
+    fn search(
+        &self,
+        packet: &Packet,
+        dst: &[Label],
+        facts: &impl Fn() -> Facts,
+        start: usize,
+    ) -> Option<usize> {
+        let values = &packet.values;
         let mut search = Search { classifier: self, facts, values, start: start as u32, best: NO_MATCH };
-        let dst = self.dst.labels(facts.ip_version, &facts.dst);
-        for a in self.src.labels(facts.ip_version, &facts.src) {
+        for a in self.src.labels(packet.src) {
             for b in dst {
                 if a.first.max(b.first) < search.best
                     && a.may_meet(b.id)
@@ -158,8 +200,82 @@ impl Places {
     }
 }
 
-/// Values of a packet in the form that buckets compare; [`Values::NONE`] for what it does not have.
+/// An address as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Address {
+    None,
+    V4(u32),
+    V6(u128),
+}
+
+impl Address {
+    /// Of an address as [`Facts`] has it.
+    #[inline]
+    fn new(ip_version: u8, address: &[u8; 16]) -> Self {
+        let [.., a, b, c, d] = *address;
+        match ip_version {
+            4 => Self::V4(u32::from_be_bytes([a, b, c, d])),
+            6 => Self::V6(u128::from_be_bytes(*address)),
+            _ => Self::None,
+        }
+    }
+}
+
+/// The labels of the destination of the packet before: packets to the same address, such as that of a service, often come in a row.
+pub(super) struct Destination<'c> {
+    address: Address,
+    labels: &'c [Label],
+}
+
+impl<'c> Destination<'c> {
+    /// Of a classifier, before the first packet.
+    pub fn of(classifier: &'c Classifier) -> Self {
+        Self { address: Address::None, labels: classifier.dst.labels(Address::None) }
+    }
+}
+
+/// What is looked up of a packet.
 #[derive(Clone, Copy)]
+struct Packet {
+    values: Values,
+    src: Address,
+    dst: Address,
+}
+
+impl Packet {
+    /// The same as by way of [`Facts`]; `None` for what is not well-formed IP.
+    #[inline(always)]
+    fn of(bytes: &[u8], headers: &Headers) -> Option<Self> {
+        if headers.outcome != Outcome::Ip as u8 {
+            return None;
+        }
+        let network = bytes.get(usize::from(headers.network_offset)..)?;
+        let (src, dst) = if headers.ip_version == 4 {
+            let (pair, _) = network.first_chunk::<20>()?[12..].as_chunks::<4>();
+            (Address::V4(u32::from_be_bytes(pair[0])), Address::V4(u32::from_be_bytes(pair[1])))
+        } else {
+            let (pair, _) = network.first_chunk::<40>()?[8..].as_chunks::<16>();
+            (Address::V6(u128::from_be_bytes(pair[0])), Address::V6(u128::from_be_bytes(pair[1])))
+        };
+        let has_transport = headers.transport_offset != 0;
+        let has_ports = has_transport && matches!(headers.protocol, TCP | UDP | SCTP);
+        let is_icmp = has_transport && matches!(headers.protocol, ICMP | ICMPV6);
+        let or_none = |is_there: bool, value: u32| if is_there { value } else { Values::NONE };
+        let values = Values {
+            protocol: headers.protocol.into(),
+            src_port: or_none(has_ports, headers.src_port.into()),
+            dst_port: or_none(has_ports, headers.dst_port.into()),
+            vlan: if headers.vlan_count > 0 { u32::from(headers.vlan_tci[0] & VLAN_ID) } else { 0 },
+            icmp_type: or_none(is_icmp, headers.icmp_type.into()),
+            length: headers.end - u32::from(headers.network_offset),
+            fragment: u32::from(headers.fragment != Fragment::No as u8),
+        };
+        Some(Self { values, src, dst })
+    }
+}
+
+/// Values of a packet in the form that buckets compare; [`Values::NONE`] for what it does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Values {
     protocol: u32,
     src_port: u32,
@@ -190,31 +306,58 @@ impl Values {
 }
 
 /// One lookup.
-struct Search<'c> {
+struct Search<'c, F> {
     classifier: &'c Classifier,
-    facts: &'c Facts,
-    values: Values,
+    /// Gathers the facts that [`Values`] leave out.
+    facts: &'c F,
+    values: &'c Values,
     start: u32,
     /// The first rule known to match so far.
     best: u32,
 }
 
-impl Search<'_> {
-    #[inline]
-    fn node(&mut self, node: bucket::Node) {
+impl<F: Fn() -> Facts> Search<'_, F> {
+    /// Looks into a bucket or a part of one, as deep as it is split.
+    #[inline(always)]
+    fn node(&mut self, mut node: bucket::Node) {
+        while node.first < self.best {
+            let Some(split) = self.classifier.buckets.split_of(node) else {
+                self.leaf(node);
+                return;
+            };
+            if let Some(part) = self.classifier.buckets.part(split, split.field.value(self.values)) {
+                self.inner(part);
+            }
+            node = split.others;
+        }
+    }
+
+    /// A part of a split, which may be split again.
+    #[inline(always)]
+    fn inner(&mut self, node: bucket::Node) {
         if node.first >= self.best {
             return;
         }
-        if let Some(split) = self.classifier.buckets.split_of(node) {
-            self.split(split);
-            return;
+        if self.classifier.buckets.split_of(node).is_some() {
+            self.deeper(node);
+        } else {
+            self.leaf(node);
         }
+    }
+
+    #[inline(never)]
+    fn deeper(&mut self, node: bucket::Node) {
+        self.node(node);
+    }
+
+    #[inline(always)]
+    fn leaf(&mut self, node: bucket::Node) {
         for entry in self.classifier.buckets.entries(node) {
             if entry.rule >= self.best {
                 return;
             }
             if entry.rule >= self.start
-                && entry.fits(&self.values)
+                && entry.fits(self.values)
                 && (!entry.has_rest() || self.rest_holds(entry.rule))
             {
                 self.best = entry.rule;
@@ -223,14 +366,35 @@ impl Search<'_> {
         }
     }
 
+    #[inline(never)]
     fn rest_holds(&self, rule: u32) -> bool {
-        self.classifier.rest[rule as usize].as_ref().is_none_or(|rest| rest.holds(self.facts))
+        let facts = (self.facts)();
+        self.classifier.rest[rule as usize].as_ref().is_none_or(|rest| rest.holds(&facts))
     }
+}
 
-    fn split(&mut self, split: bucket::Split) {
-        if let Some(node) = self.classifier.buckets.part(split, split.field.value(&self.values)) {
-            self.node(node);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{packets, parse};
+
+    #[test]
+    fn the_short_way_sees_what_the_facts_say() {
+        let mut seen = 0;
+        for seed in 0..4_000 {
+            let bytes = packets::packet(seed);
+            let headers = parse(&bytes, bytes.len());
+            let facts = Facts::of(&bytes, &headers);
+            let Some(packet) = Packet::of(&bytes, &headers) else {
+                assert_ne!(headers.outcome(), Outcome::Ip);
+                continue;
+            };
+            assert_eq!(packet.values, Values::of(&facts), "seed {seed}");
+            for (address, of_facts) in [(packet.src, facts.src), (packet.dst, facts.dst)] {
+                assert_eq!(address, Address::new(facts.ip_version, &of_facts), "seed {seed}");
+            }
+            seen += 1;
         }
-        self.node(split.others);
+        assert!(seen > 1_000);
     }
 }

@@ -1,24 +1,16 @@
 //! What parsing a packet costs, by kind of packet: ours, and etherparse beside it.
 //!
-//! ```sh
-//! cargo bench --bench parse
-//! ```
-//!
 //! Each kind goes round in a few hundred packets with different addresses, ports and lengths; numbers are a packet.
-
-#![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use etherparse::{PacketBuilder, SlicedPacket};
 use xfwd::packet::parse;
 use xfwd::stages::filter::Facts;
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::packets::{self, Random};
+use crate::support::packets::{self, Random};
 
 const PACKETS: usize = 512;
 
@@ -94,4 +86,3 @@ fn parsing(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, parsing);
-criterion_main!(benches);

@@ -2,24 +2,16 @@
 //! the other, and as a stage does it, a batch of 64 of which all are prefetched before the first is looked up. Beside it, what a new flow
 //! costs in a table that a SYN flood has filled.
 //!
-//! ```sh
-//! cargo bench --bench connections
-//! ```
-//!
 //! Numbers are a packet (throughput is in packets). The table has room for twice the flows; 10 million take 320 MB.
-
-#![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use xfwd::pipeline::BATCH_SIZE;
 use xfwd::stages::balance::connections::{ConnectionTable, Event, Insertion, Tick, Timeouts};
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::packets::Random;
+use crate::support::packets::Random;
 
 const FLOWS: [u64; 4] = [1, 10_000, 1_000_000, 10_000_000];
 /// Packets of a round: of so many flows that their buckets do not stay in the cache. They are read in order, which costs little.
@@ -116,4 +108,3 @@ fn flood(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, lookup, flood);
-criterion_main!(benches);

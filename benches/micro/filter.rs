@@ -1,24 +1,16 @@
 //! What a packet costs against lists of 10 to 100,000 rules in the manner of ClassBench: the classifier beside going
-//! through the list. Facts are taken from the parsed packet each time; parsing itself is `benches/parse.rs`.
-//!
-//! ```sh
-//! cargo bench --bench filter
-//! ```
+//! through the list. Facts are taken from the parsed packet each time; parsing itself is `parse`.
 //!
 //! Numbers are a packet (throughput is in packets). Packets go round in a trace of 16,384, so caches are warm but not for one packet.
-
-#![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use xfwd::packet::{Headers, parse};
 use xfwd::stages::filter::{Classifier, Facts, Rule, linear};
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::classbench;
+use crate::support::classbench;
 
 const SIZES: [usize; 5] = [10, 100, 1_000, 10_000, 100_000];
 const TRACE: usize = 16_384;
@@ -81,4 +73,3 @@ fn build(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, lookup, build);
-criterion_main!(benches);

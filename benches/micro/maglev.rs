@@ -1,20 +1,12 @@
 //! How long it takes to build a Maglev table of 1,000 backends, in the two sizes of the paper's section 5.3, and what a lookup costs.
-//!
-//! ```sh
-//! cargo bench --bench maglev
-//! ```
-
-#![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use xfwd::stages::balance::maglev::Table;
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-use support::packets::Random;
+use crate::support::packets::Random;
 
 const BACKENDS: u16 = 1_000;
 const SIZES: [u32; 2] = [65_537, 655_373];
@@ -57,4 +49,3 @@ fn lookup(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, build, lookup);
-criterion_main!(benches);
