@@ -1,0 +1,95 @@
+//! DPDK's `dpdk-testpmd` over its AF_XDP driver, in copy mode as everything on a veth.
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use xfwd_netns::Child;
+
+use super::{Outcome, Own, PATIENCE, Running, Subject, command};
+use crate::bench::Bench;
+use crate::site::Site;
+
+/// What it says when packets are handled.
+pub const READY: &str = "start packet forwarding";
+
+/// What it does with packets: its forwarding modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Testpmd {
+    /// Swaps MAC addresses; with one port packets go back where they came from, with two out of the other.
+    Macswap,
+    /// Receives and drops.
+    RxOnly,
+    /// Sends on as it is.
+    Io,
+}
+
+impl Testpmd {
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Macswap => "macswap",
+            Self::RxOnly => "rxonly",
+            Self::Io => "io",
+        }
+    }
+
+    /// Starts it; it may not be ready when this returns.
+    pub fn spawn(self, bench: &Bench, site: &Site) -> Outcome<Child> {
+        let mut command = command("dpdk-testpmd", "dpdk-dev")?;
+        let queues = site.shape.queues as usize;
+        let workers = queues.min(bench.cores.subject.len());
+        // Its main thread sleeps, but for a line of statistics a second.
+        let mut cores = vec![format!("0@{}", bench.cores.generator)];
+        cores.extend((0..workers).map(|index| format!("{}@{}", index + 1, bench.cores.of_worker(index))));
+        command.args(["--lcores", &cores.join(","), "--no-pci", "--no-huge", "-m", "1024", "--no-shconf"]);
+        for (port, interface) in site.interfaces().iter().enumerate() {
+            let device =
+                format!("net_af_xdp{port},iface={interface},start_queue=0,queue_count={queues},force_copy=1");
+            command.args(["--vdev", &device]);
+        }
+        let (queues, workers) = (queues.to_string(), workers.to_string());
+        command.args(["--", "--auto-start", "--total-num-mbufs=16384", "--stats-period", "1"]);
+        command.args([
+            "--forward-mode",
+            self.mode(),
+            "--nb-cores",
+            &workers,
+            "--rxq",
+            &queues,
+            "--txq",
+            &queues,
+        ]);
+        if site.shape.mtu > 1_500 {
+            command.args(["--mbuf-size", "4096", "--max-pkt-len", &(site.shape.mtu + 18).to_string()]);
+        }
+        Ok(site.subject.spawn(&mut command)?)
+    }
+}
+
+impl Subject for Testpmd {
+    fn name(&self) -> String {
+        format!("testpmd {}", self.mode())
+    }
+
+    fn start(&self, bench: &Bench, site: &Site) -> Outcome<Box<dyn Running>> {
+        let child = self.spawn(bench, site)?;
+        child.wait_for(READY, PATIENCE)?;
+        Ok(Box::new(Process { child }))
+    }
+}
+
+struct Process {
+    child: Child,
+}
+
+impl Running for Process {
+    fn pid(&self) -> Option<u32> {
+        Some(self.child.pid())
+    }
+
+    fn stop(mut self: Box<Self>) -> Result<Own> {
+        self.child.signal(Signal::SIGINT)?;
+        let ended = self.child.wait(PATIENCE)?;
+        let (_, forwarded) = ended.stdout.rsplit_once("Accumulated forward statistics").unwrap_or_default();
+        let number = |name: &str| forwarded.split_once(name)?.1.split_whitespace().next()?.parse().ok();
+        Ok(Own { received: number("RX-packets:"), sent: number("TX-packets:") })
+    }
+}
