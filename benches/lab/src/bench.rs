@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -77,11 +77,6 @@ impl Bench {
         let scratch = std::env::temp_dir().join(format!("xfwd-bench-{}", std::process::id()));
         fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
         Ok(Self { settings, cores, limits: RefCell::default(), scratch })
-    }
-
-    /// Where files of a measurement go.
-    pub fn scratch(&self) -> &Path {
-        &self.scratch
     }
 
     /// Writes a file of a measurement, over the one that had the name before.

@@ -23,6 +23,10 @@ use crate::subject::{Outcome, Subject};
 const GENERATOR_BOUND: f64 = 0.98;
 /// A subject's own count may differ from the kernel's by so much: what is still in its rings at the end.
 const OWN_TOLERANCE: f64 = 0.01;
+/// From so many flows on, all of them are sent several times before anything is counted: tables are to be full, not filling.
+const MANY_FLOWS: u64 = 100_000;
+/// How many times: where a subject cannot keep up, a packet of each flow has got through by then.
+const SIGHTS_OF_A_FLOW: u64 = 3;
 /// `USER_HZ`, the same on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -105,7 +109,7 @@ pub fn throughput(
     reading.generator_limit = Some(limit);
     let kept_up = reading.offered.is_some_and(|offered| reading.value >= GENERATOR_BOUND * offered);
     // What is dropped in the kernel is dropped on the generator's core: it is always offered as much as it takes.
-    reading.shares_core = counted == Counted::Taken;
+    reading.shares_core = counted == Counted::Taken || subject.shares_core();
     reading.generator_bound = kept_up && !reading.shares_core;
     Ok(reading)
 }
@@ -123,7 +127,7 @@ fn limit(bench: &Bench, traffic: &Traffic) -> Outcome<f64> {
 fn measure(bench: &Bench, subject: &dyn Subject, traffic: &Traffic, counted: Counted) -> Outcome<Reading> {
     let site = Site::new(traffic.shape)?;
     let running = subject.start(bench, &site)?;
-    let to = site.subject_mac()?;
+    let to = subject.destination(&site)?;
     let back = site.generator.run(|| Counter::attach(INTERFACE, &CounterOptions::default()))?;
     let sink = site
         .sink
@@ -140,13 +144,17 @@ fn measure(bench: &Bench, subject: &dyn Subject, traffic: &Traffic, counted: Cou
     };
     let sending = traffic.sending(bench, to);
     let mut generator = site.generator.run(|| Generator::new(INTERFACE, &sending))?;
-    let mut send = |time| -> Result<Sent> { Ok(site.generator.run(|| generator.run(Amount::For(time)))?) };
+    let mut send = |amount| -> Result<Sent> { Ok(site.generator.run(|| generator.run(amount))?) };
     let taken = |sent: &Sent| sent.packets - sent.refused.unwrap_or(0);
 
-    let warm = taken(&send(bench.settings.warm_up())?);
+    let mut warm = taken(&send(Amount::For(bench.settings.warm_up()))?);
+    let flows = u64::from(traffic.flows);
+    if flows >= MANY_FLOWS {
+        warm += taken(&send(Amount::Packets(flows * SIGHTS_OF_A_FLOW))?);
+    }
     let before = count(warm)?;
     let cpu_before = running.pid().map(cpu_seconds).transpose()?;
-    let sent = send(bench.settings.time)?;
+    let sent = send(Amount::For(bench.settings.time))?;
     let after = count(warm + taken(&sent))?;
     let cpu_after = running.pid().map(cpu_seconds).transpose()?;
     let seconds = sent.elapsed.as_secs_f64();

@@ -4,14 +4,16 @@
 //! generator eth0 ── eth0 subject eth1 ── eth0 sink
 //! ```
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 use xfwd_netns::topology::{self, BACKEND_INTERFACE, INTERFACE, Pair};
-use xfwd_netns::{Lab, MacAddress, Namespace, VethOptions};
+use xfwd_netns::{Lab, Namespace, VethOptions};
 
 /// Address of the subject's interface towards the sink.
-pub const SUBJECT_FAR: &str = "198.19.0.1";
+pub const SUBJECT_FAR: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// Address of the sink.
-pub const SINK: &str = "198.19.0.2";
+pub const SINK: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 2);
 
 /// What kind of network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,11 +69,6 @@ impl Site {
     /// The subject's interfaces.
     pub fn interfaces(&self) -> &'static [&'static str] {
         if self.shape.two_ports { &[INTERFACE, BACKEND_INTERFACE] } else { &[INTERFACE] }
-    }
-
-    /// MAC address of the subject's first interface: where the generator sends to.
-    pub fn subject_mac(&self) -> Result<MacAddress> {
-        Ok(self.subject.mac(INTERFACE)?)
     }
 
     /// Index of one of the subject's interfaces.

@@ -1,7 +1,15 @@
 //! What is measured, as data: a case has contestants that take turns, the first of them xfwd. One file a family of cases.
 
+mod balance;
 mod bounce;
+mod drop;
+mod filter;
+mod forward;
+mod memory;
 mod receive;
+mod sizes;
+mod times;
+mod workers;
 
 use std::collections::BTreeMap;
 
@@ -10,7 +18,7 @@ use serde::Serialize;
 
 use crate::bench::{Bench, Settings};
 use crate::offer::{Counted, Traffic, throughput};
-use crate::subject::{Outcome, Subject};
+use crate::subject::{Failure, Outcome, Subject};
 
 /// What a figure is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,6 +101,12 @@ impl Contestant {
         Self { name: name.into(), measure: Box::new(measure) }
     }
 
+    /// One that cannot take part, and why.
+    pub fn missing(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::new(name, move |_| Err(Failure::Missing(reason.clone())))
+    }
+
     /// One whose packets a second are counted.
     pub fn throughput(subject: impl Subject + 'static, traffic: &Traffic, counted: Counted) -> Self {
         let traffic = traffic.clone();
@@ -137,7 +151,14 @@ pub fn all(quick: bool) -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(receive::cases());
     cases.extend(bounce::cases());
-    let _ = quick;
+    cases.extend(drop::cases());
+    cases.extend(forward::cases());
+    cases.extend(sizes::cases(quick));
+    cases.extend(workers::cases(quick));
+    cases.extend(filter::cases(quick));
+    cases.extend(balance::cases(quick));
+    cases.extend(times::cases(quick));
+    cases.extend(memory::cases());
     cases
 }
 

@@ -6,7 +6,8 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use xfwd_netns::topology::{BACKEND_INTERFACE, INTERFACE};
+use xfwd_netns::MacAddress;
+use xfwd_netns::topology::{BACKEND_INTERFACE, INTERFACE, VIP_V4};
 
 use super::{Outcome, Own, Running, Subject};
 use crate::bench::Bench;
@@ -32,6 +33,12 @@ impl Subject for Linux {
         .to_owned()
     }
 
+    /// A bridge sends on what is not for itself.
+    fn destination(&self, site: &Site) -> Result<MacAddress> {
+        let sink = site.sink.as_ref().filter(|_| *self == Self::Bridge);
+        Ok(sink.unwrap_or(&site.subject).mac(INTERFACE)?)
+    }
+
     fn start(&self, bench: &Bench, site: &Site) -> Outcome<Box<dyn Running>> {
         steer_to_subject(bench, site)?;
         match self {
@@ -45,7 +52,8 @@ impl Subject for Linux {
             Self::Routing => {
                 site.subject.sysctl("net.ipv4.ip_forward", "1")?;
                 if let Some(sink) = &site.sink {
-                    site.subject.neighbour(BACKEND_INTERFACE, SINK.parse()?, sink.mac(INTERFACE)?)?;
+                    site.subject.neighbour(BACKEND_INTERFACE, SINK.into(), sink.mac(INTERFACE)?)?;
+                    site.subject.route(&format!("{VIP_V4}/32 via {SINK}"))?;
                 }
             }
         }

@@ -13,6 +13,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use xfwd_netns::MacAddress;
+use xfwd_netns::topology::INTERFACE;
 
 use crate::bench::Bench;
 use crate::site::Site;
@@ -42,6 +44,20 @@ pub type Outcome<T> = std::result::Result<T, Failure>;
 pub trait Subject {
     /// What the report calls it.
     fn name(&self) -> String;
+
+    /// Whether it works in the driver of the interface, which on a veth is the generator's core.
+    fn shares_core(&self) -> bool {
+        false
+    }
+
+    /// Where packets for it are sent, by MAC address.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be read.
+    fn destination(&self, site: &Site) -> Result<MacAddress> {
+        Ok(site.subject.mac(INTERFACE)?)
+    }
 
     /// Starts it in the subject's namespace of `site`; packets are handled when this returns.
     ///

@@ -35,6 +35,10 @@ impl Subject for TwoLines {
         .to_owned()
     }
 
+    fn shares_core(&self) -> bool {
+        true
+    }
+
     fn start(&self, _: &Bench, site: &Site) -> Outcome<Box<dyn Running>> {
         let program = load::load_returning(match self {
             Self::Drop => load::DROP,

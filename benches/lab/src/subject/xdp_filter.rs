@@ -23,6 +23,10 @@ impl Subject for XdpFilter {
         "xdp-filter".to_owned()
     }
 
+    fn shares_core(&self) -> bool {
+        true
+    }
+
     fn start(&self, _: &Bench, site: &Site) -> Outcome<Box<dyn Running>> {
         command("xdp-filter", "xdp-tools")?;
         // It pins its maps in bpffs, which `ip netns exec` would hide.

@@ -77,13 +77,9 @@ impl Running for Process {
         let summary: Value = serde_json::from_str(&ended.stdout).context("the summary of xfwd")?;
         let number = |pointer: &str| summary.pointer(pointer).and_then(Value::as_u64);
         // Packets that the XDP program has dropped have not reached a worker.
-        let dropped = summary["interfaces"].as_array().into_iter().flatten().flat_map(|interface| {
-            let causes = interface["causes"].as_object().into_iter().flatten();
-            causes
-                .filter(|(cause, _)| cause.starts_with("dropped-"))
-                .filter_map(|(_, packets)| packets.as_u64())
-        });
-        let received = number("/totals/packets").map(|packets| packets + dropped.sum::<u64>());
+        let interfaces = summary["interfaces"].as_array().into_iter().flatten();
+        let dropped: u64 = interfaces.filter_map(|interface| interface["dropped"].as_u64()).sum();
+        let received = number("/totals/packets").map(|packets| packets + dropped);
         Ok(Own { received, sent: number("/totals/sent") })
     }
 }
