@@ -27,13 +27,13 @@ const INTERRUPTED: u8 = 130;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// A few minutes instead of twenty: fewer points of each curve, two rounds, shorter measurements.
+    /// A few minutes instead of twenty: fewer points of each curve, fewer rounds, shorter measurements.
     #[arg(long)]
     quick: bool,
     /// Only this case or family of cases; may be given again, or with commas.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
-    /// Rounds of every case [default: 5 or 3, with --quick 2].
+    /// Rounds of every case [default: 5, or 3 for points of a curve; with --quick 2 and 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     runs: Option<u16>,
     /// Length of one measurement [default: 1, with --quick 0.4].

@@ -14,6 +14,8 @@ const ADDRESSES: u32 = 100_000;
 const PORT: u16 = 9;
 const DENY_ALONE: &str = "[deny]\nfile = \"deny.txt\"\n";
 const RULE: &str = "\n[[filter]]\nname = \"flood\"\nsrc = \"10.0.0.0/8\"\naction = \"drop\"\n";
+/// A list that is read once, as a part of the filter.
+const STATIC: &str = "[[filter]]\nname = \"deny\"\nsrc_set = \"deny.txt\"\naction = \"drop\"\n";
 
 pub(super) fn cases() -> Vec<Case> {
     let flood = Traffic {
@@ -34,10 +36,15 @@ pub(super) fn cases() -> Vec<Case> {
         Contestant::throughput(XdpFilter { port: PORT }, &flood, Counted::Taken),
         Contestant::throughput(by_port, &flood, Counted::Taken),
     ];
-    let set = Set { name: "list", kind: "type ipv4_addr", elements: addresses.clone() };
-    let by_list = Nftables::at_ingress(&[set], &[format!("ip saddr @list {DROP}")]);
+    let set = Set { name: "denied", kind: "type ipv4_addr", elements: addresses.clone() };
+    let by_list = Nftables::at_ingress(&[set], &[format!("ip saddr @denied {DROP}")]);
+    // Both kinds of list that xfwd has: one of the filter's, and the dynamic one.
+    let list = addresses.join("\n");
+    let of_filter = Xfwd { name: Some("xfwd src_set".to_owned()), ..xfwd(STATIC.to_owned(), list.clone()) };
+    let dynamic = Xfwd { name: Some("xfwd [deny]".to_owned()), ..xfwd(DENY_ALONE.to_owned(), list) };
     let full = vec![
-        Contestant::throughput(xfwd(DENY_ALONE.to_owned(), addresses.join("\n")), &flood, Counted::Taken),
+        Contestant::throughput(of_filter, &flood, Counted::Taken),
+        Contestant::throughput(dynamic, &flood, Counted::Taken),
         Contestant::throughput(TwoLines::Drop, &flood, Counted::Taken),
         Contestant::throughput(by_list, &flood, Counted::Taken),
         Contestant::missing("xdp-filter", "its map of addresses holds 10,000"),

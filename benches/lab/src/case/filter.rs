@@ -134,6 +134,6 @@ fn worker_peer(count: usize, traffic: &Traffic) -> Nftables {
     };
     let mut elements: Vec<String> = (0..count - 2).map(element).collect();
     elements.push(format!("{} . {}", traffic.destination, traffic.port));
-    let set = Set { name: "list", kind: "type ipv4_addr . inet_service; flags interval", elements };
-    Nftables::at_ingress(&[set], &[format!("ip daddr . udp dport @list {DROP}")])
+    let set = Set { name: "denied", kind: "type ipv4_addr . inet_service; flags interval", elements };
+    Nftables::at_ingress(&[set], &[format!("ip daddr . udp dport @denied {DROP}")])
 }

@@ -1,6 +1,7 @@
 //! What a run has given: `report.json` for machines, `report.md` for people, and plots.
 
 pub mod markdown;
+mod plots;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -166,7 +167,8 @@ pub fn write(report: &Report, folder: &Path) -> Result<()> {
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
     };
     write("report.json", &(serde_json::to_string_pretty(report)? + "\n"))?;
-    write("report.md", &markdown::document(report, &[]))
+    let pictures = plots::write(report, folder)?;
+    write("report.md", &markdown::document(report, &pictures))
 }
 
 /// A figure with its unit, as people read it.

@@ -40,23 +40,20 @@ impl Testpmd {
         let mut cores = vec![format!("0@{}", bench.cores.generator)];
         cores.extend((0..workers).map(|index| format!("{}@{}", index + 1, bench.cores.of_worker(index))));
         command.args(["--lcores", &cores.join(","), "--no-pci", "--no-huge", "-m", "1024", "--no-shconf"]);
-        for (port, interface) in site.interfaces().iter().enumerate() {
+        // veth tells of one combined channel, so the driver takes one queue a port: each queue is a port of its own.
+        let interfaces = site.interfaces();
+        let sockets =
+            (0..queues).flat_map(|queue| interfaces.iter().map(move |interface| (interface, queue)));
+        for (port, (interface, queue)) in sockets.enumerate() {
             let device =
-                format!("net_af_xdp{port},iface={interface},start_queue=0,queue_count={queues},force_copy=1");
+                format!("net_af_xdp{port},iface={interface},start_queue={queue},queue_count=1,force_copy=1");
             command.args(["--vdev", &device]);
         }
-        let (queues, workers) = (queues.to_string(), workers.to_string());
+        // Packets leave by the port they came in by, or by the other interface's.
+        let topology = if interfaces.len() == 1 { "loop" } else { "paired" };
         command.args(["--", "--auto-start", "--total-num-mbufs=16384", "--stats-period", "1"]);
-        command.args([
-            "--forward-mode",
-            self.mode(),
-            "--nb-cores",
-            &workers,
-            "--rxq",
-            &queues,
-            "--txq",
-            &queues,
-        ]);
+        command.args(["--forward-mode", self.mode(), "--port-topology", topology]);
+        command.args(["--nb-cores", &workers.to_string(), "--rxq", "1", "--txq", "1"]);
         if site.shape.mtu > 1_500 {
             command.args(["--mbuf-size", "4096", "--max-pkt-len", &(site.shape.mtu + 18).to_string()]);
         }
