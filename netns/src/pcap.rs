@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pcap_parser::{
-    Block, PcapBlockOwned, PcapError, create_reader,
-    traits::{PcapNGPacketBlock as _, PcapReaderIterator as _},
-};
+use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader, traits::PcapNGPacketBlock as _};
 
 use crate::{
     capture::Captured,
