@@ -5,7 +5,16 @@
 //! interface. On a veth this makes millions of packets per second from one core, to the exact count.
 //!
 //! The other end of a veth must have NAPI: an XDP program (such as a [`Counter`]'s), or GRO. All packets of one core
-//! arrive on one queue of it, `core % queues`.
+//! arrive on one queue of it, `core % queues`, unless they are [spread](Traffic::spread).
+//!
+//! What this makes on one core of a shared virtual machine (two cores, Linux 6.18), into a program that drops:
+//!
+//! | traffic | packets per second |
+//! |---|---|
+//! RATES
+//!
+//! [`calibrate`] says it for the machine at hand. What a live frame cannot be (longer than a page, or byte for byte that of a
+//! capture) is sent by [`Replay`]. [`latency`] explains how delays are measured.
 //!
 //! Both act on an interface of the calling thread's network namespace: use them inside [`Namespace::run`].
 //!
@@ -27,13 +36,23 @@
 //!
 //! [`Namespace::run`]: crate::Namespace::run
 
+mod call;
 mod counter;
 mod generator;
+pub mod latency;
+mod limit;
+mod mix;
 mod object;
+mod replay;
+mod statistics;
+mod template;
 mod traffic;
 
 pub use counter::{Counter, CounterOptions, Counts};
 pub(crate) use generator::probe;
 pub use generator::{Amount, Generator, Sent};
+pub use limit::calibrate;
+pub use mix::Mix;
+pub use replay::{Pace, Replay};
 pub use traffic::{MAX_FRAME_LENGTH, Protocol, SpecError, Traffic};
 pub use xfwd_ebpf_types::trafficgen::{Class, ClassCounters, CounterVerdict, MARKER};

@@ -4,19 +4,24 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     btf_maps::PerCpuArray,
-    helpers::bpf_xdp_get_buff_len,
+    helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use xfwd_ebpf_types::{
     MAX_VLAN_TAGS,
-    trafficgen::{Class, ClassCounters, CounterVerdict, MARKER},
+    latency::BUCKETS,
+    trafficgen::{Class, ClassCounters, CounterVerdict, MARKER, MARKER_LENGTH},
 };
 
-use crate::{fold, setting};
+use crate::{fold, latency::record, setting};
 
 #[btf_map]
 static CLASSES: PerCpuArray<ClassCounters, { Class::ALL.len() }> = PerCpuArray::new();
+
+/// How long ago each stamped packet was due, in ns.
+#[btf_map]
+static LATENCY: PerCpuArray<[u64; BUCKETS], 1> = PerCpuArray::new();
 
 /// A [`CounterVerdict`] as number.
 #[unsafe(no_mangle)]
@@ -27,6 +32,10 @@ static VALIDATE: u32 = 0;
 /// TCP is ours if it goes to or comes from this port; 0: any.
 #[unsafe(no_mangle)]
 static TCP_PORT: u32 = 0;
+
+/// 1: our UDP and ICMP packets have a time stamp, and how long they took is kept.
+#[unsafe(no_mangle)]
+static STAMPED: u32 = 0;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -42,6 +51,8 @@ const MAX_CHECKED_WORDS: usize = 750;
 /// What was found in one packet.
 struct Found {
     class: Class,
+    /// Offset of the transport header.
+    transport: usize,
     ours: bool,
     bad_checksum: bool,
 }
@@ -62,6 +73,17 @@ pub fn count(ctx: XdpContext) -> u32 {
     if found.class as u32 == Class::Control as u32 {
         return XDP_PASS;
     }
+    if setting!(STAMPED) != 0 && found.ours && is_stamped(found.class) {
+        if let Some(stamp) = at::<[u16; 4]>(&ctx, found.transport + 8 + MARKER_LENGTH) {
+            let mut due = 0;
+            // SAFETY: `at` has checked that the frame has these bytes.
+            for word in unsafe { *stamp } {
+                due = due << 16 | u64::from(u16::from_be(word));
+            }
+            // SAFETY: the helper has no arguments.
+            record(&LATENCY, unsafe { bpf_ktime_get_ns() }.saturating_sub(due));
+        }
+    }
     const DROP: u32 = CounterVerdict::Drop as u32;
     const DROP_OURS: u32 = CounterVerdict::DropOurs as u32;
     const REFLECT: u32 = CounterVerdict::Reflect as u32;
@@ -71,6 +93,12 @@ pub fn count(ctx: XdpContext) -> u32 {
         REFLECT if found.ours => reflect(&ctx),
         _ => XDP_PASS,
     }
+}
+
+/// Whether packets of this class can have a time stamp.
+#[inline(always)]
+fn is_stamped(class: Class) -> bool {
+    matches!(class, Class::Ipv4Udp | Class::Ipv4Icmp | Class::Ipv6Udp | Class::Ipv6Icmp)
 }
 
 /// Swaps the MAC addresses and sends the frame back.
@@ -86,11 +114,7 @@ fn reflect(ctx: &XdpContext) -> u32 {
 
 #[inline(always)]
 fn classify(ctx: &XdpContext) -> Found {
-    const CONTROL: Found = Found {
-        class: Class::Control,
-        ours: false,
-        bad_checksum: false,
-    };
+    const CONTROL: Found = Found { class: Class::Control, transport: 0, ours: false, bad_checksum: false };
     let mut offset = 12;
     let mut ethertype = 0;
     let mut tags = 0;
@@ -152,6 +176,7 @@ fn ipv4(ctx: &XdpContext, offset: usize) -> Option<Found> {
     }
     Some(Found {
         class,
+        transport: offset + header_length,
         ours: is_ours(ctx, offset + header_length, protocol),
         bad_checksum,
     })
@@ -183,11 +208,7 @@ fn ipv6(ctx: &XdpContext, offset: usize) -> Option<Found> {
         }
         bad_checksum = transport_is_bad(ctx, offset + 40, length, protocol, pseudo);
     }
-    Some(Found {
-        class,
-        ours: is_ours(ctx, offset + 40, protocol),
-        bad_checksum,
-    })
+    Some(Found { class, transport: offset + 40, ours: is_ours(ctx, offset + 40, protocol), bad_checksum })
 }
 
 /// Whether a traffic generator made this packet: UDP and ICMP by the marker in the payload, TCP by its port.
