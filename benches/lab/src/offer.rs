@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, anyhow};
 use xfwd_netns::topology::{INTERFACE, host_v4};
-use xfwd_netns::trafficgen::{Amount, Counter, CounterOptions, Generator, Sent, Traffic as Sending};
+use xfwd_netns::trafficgen::{
+    Amount, Counter, CounterOptions, Generator, MAX_FRAME_LENGTH, Pace, Replay, Sent, Traffic as Sending,
+};
 use xfwd_netns::{MacAddress, Namespace};
 
 use crate::bench::Bench;
@@ -68,6 +70,11 @@ impl Default for Traffic {
 }
 
 impl Traffic {
+    /// Whether frames are longer than a page, so that the generator cannot make them, and XDP programs get them in pieces.
+    pub fn is_jumbo(&self) -> bool {
+        self.frame_length > MAX_FRAME_LENGTH
+    }
+
     /// What the generator is told.
     pub fn sending(&self, bench: &Bench, to: MacAddress) -> Sending {
         let mut sending = Sending::udp(IpAddr::V4(self.source), IpAddr::V4(self.destination), self.port);
@@ -76,6 +83,7 @@ impl Traffic {
         sending.source_addresses = self.source_addresses;
         sending.frame_length = self.frame_length;
         sending.cores = vec![bench.cores.generator];
+        sending.spread = (self.shape.queues > 1).then_some(self.shape.queues);
         sending
     }
 }
@@ -104,9 +112,10 @@ pub fn throughput(
     traffic: &Traffic,
     counted: Counted,
 ) -> Outcome<Reading> {
-    let limit = limit(bench, traffic)?;
+    // The program that drops everything takes frames of one buffer only.
+    let limit = (!traffic.is_jumbo()).then(|| limit(bench, traffic)).transpose()?;
     let mut reading = measure(bench, subject, traffic, counted)?;
-    reading.generator_limit = Some(limit);
+    reading.generator_limit = limit;
     let kept_up = reading.offered.is_some_and(|offered| reading.value >= GENERATOR_BOUND * offered);
     // What is dropped in the kernel is dropped on the generator's core: it is always offered as much as it takes.
     reading.shares_core = counted == Counted::Taken || subject.shares_core();
@@ -143,8 +152,8 @@ fn measure(bench: &Bench, subject: &dyn Subject, traffic: &Traffic, counted: Cou
         }
     };
     let sending = traffic.sending(bench, to);
-    let mut generator = site.generator.run(|| Generator::new(INTERFACE, &sending))?;
-    let mut send = |amount| -> Result<Sent> { Ok(site.generator.run(|| generator.run(amount))?) };
+    let mut sender = Sender::new(&site, &sending)?;
+    let mut send = |amount| sender.send(&site, amount);
     let taken = |sent: &Sent| sent.packets - sent.refused.unwrap_or(0);
 
     let mut warm = taken(&send(Amount::For(bench.settings.warm_up()))?);
@@ -181,6 +190,31 @@ fn measure(bench: &Bench, subject: &dyn Subject, traffic: &Traffic, counted: Cou
         }
     }
     Ok(reading)
+}
+
+/// What sends: the generator, and for frames that it cannot make a packet socket.
+enum Sender {
+    Generator(Box<Generator>),
+    Replay(Replay),
+}
+
+impl Sender {
+    fn new(site: &Site, traffic: &Sending) -> Result<Self> {
+        Ok(site.generator.run(|| {
+            if traffic.frame_length > MAX_FRAME_LENGTH {
+                Replay::of_traffic(INTERFACE, traffic).map(Self::Replay)
+            } else {
+                Generator::new(INTERFACE, traffic).map(|generator| Self::Generator(Box::new(generator)))
+            }
+        })?)
+    }
+
+    fn send(&mut self, site: &Site, amount: Amount) -> Result<Sent> {
+        Ok(site.generator.run(|| match self {
+            Self::Generator(generator) => generator.run(amount),
+            Self::Replay(replay) => replay.run(Pace::Unlimited, amount),
+        })?)
+    }
 }
 
 /// One of the driver's counters of what XDP did with packets received, summed over the queues of an interface.

@@ -6,8 +6,10 @@
 
 use std::net::Ipv4Addr;
 
+use crate::subject::{Failure, Outcome};
 use anyhow::Result;
 use xfwd_netns::topology::{self, BACKEND_INTERFACE, INTERFACE, Pair};
+use xfwd_netns::trafficgen::MAX_FRAME_LENGTH;
 use xfwd_netns::{Lab, Namespace, VethOptions};
 
 /// Address of the subject's interface towards the sink.
@@ -69,6 +71,20 @@ impl Site {
     /// The subject's interfaces.
     pub fn interfaces(&self) -> &'static [&'static str] {
         if self.shape.two_ports { &[INTERFACE, BACKEND_INTERFACE] } else { &[INTERFACE] }
+    }
+
+    /// For subjects whose XDP program, that of libxdp, takes packets of one buffer only.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Missing`] if the links' MTU is longer than fits one.
+    pub fn refuse_jumbo(&self) -> Outcome<()> {
+        if self.shape.mtu as usize > MAX_FRAME_LENGTH {
+            let reason =
+                format!("it takes packets of one buffer, which an MTU of {} does not fit", self.shape.mtu);
+            return Err(Failure::Missing(reason));
+        }
+        Ok(())
     }
 
     /// Index of one of the subject's interfaces.

@@ -55,6 +55,7 @@ impl Subject for Bare {
         if site.shape.queues > 1 {
             return Err(Failure::Missing("it knows one queue".to_owned()));
         }
+        site.refuse_jumbo()?;
         let mut command = Command::new(std::env::current_exe()?);
         let core = bench.cores.of_worker(0).to_string();
         command.args(["bare", self.argument(), INTERFACE, &core]);

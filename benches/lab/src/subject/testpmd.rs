@@ -34,6 +34,7 @@ impl Testpmd {
     /// Starts it; it may not be ready when this returns.
     pub fn spawn(self, bench: &Bench, site: &Site) -> Outcome<Child> {
         let mut command = command("dpdk-testpmd", "dpdk-dev")?;
+        site.refuse_jumbo()?;
         let queues = site.shape.queues as usize;
         let workers = queues.min(bench.cores.subject.len());
         // Its main thread sleeps, but for a line of statistics a second.

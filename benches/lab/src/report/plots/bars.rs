@@ -62,6 +62,7 @@ impl Plot for Bars<'_> {
             let room = f64::from(WIDTH - MARGIN - FIGURE - left);
             let most = case.results.iter().fold(0.0_f64, |most, result| most.max(result.spread.max)).max(1.0);
             let along = |value: f64| left + (room * value / most) as i32;
+            let first = case.results.first().map_or("", |result| &result.subject);
             let mut others = 0;
             for result in &case.results {
                 let (spread, middle) = (&result.spread, y + ROW / 2);
@@ -79,7 +80,7 @@ impl Plot for Bars<'_> {
                 }
                 let ratio = case.ratios.iter().find(|ratio| ratio.to == result.subject);
                 let ratio = ratio
-                    .map_or(String::new(), |ratio| format!("   xfwd × {:.2}", 1.0 / ratio.spread.median));
+                    .map_or(String::new(), |ratio| format!("   {:.2} × {first}", 1.0 / ratio.spread.median));
                 let label = format!("{}{ratio}", figure(spread.median, case.unit));
                 area.draw(&Text::new(label, at(along(spread.max) + 10, middle), text(14, false)))?;
                 y += ROW;

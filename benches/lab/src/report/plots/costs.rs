@@ -10,8 +10,9 @@ use crate::case::{Unit, grouped};
 
 const PANEL: (u32, u32) = (480, 380);
 const HEAD: u32 = 44;
-/// Room above the highest point.
-const AIR: f64 = 1.15;
+/// Room above the highest point, as a part of all, and what each line of the legend needs besides.
+const AIR: f64 = 0.08;
+const LEGEND: f64 = 0.07;
 
 /// The pictures, one for each axis that cases of the report stand on.
 pub(super) fn of(report: &Report) -> Vec<Costs> {
@@ -25,6 +26,17 @@ pub(super) fn of(report: &Report) -> Vec<Costs> {
         costs[index].add(case, point.at);
     }
     costs
+}
+
+/// What stands above a family's panel.
+fn heading(family: &'static str) -> &'static str {
+    match family {
+        "filter-kernel" => "Filter in the XDP program",
+        "filter-worker" => "Filter in the worker",
+        "receive-size" => "Receive and drop",
+        "bounce-size" | "bounce-queues" => "Bounce",
+        other => other,
+    }
 }
 
 /// A picture: everything with one axis.
@@ -64,8 +76,8 @@ impl Costs {
     fn add(&mut self, case: &CaseReport, at: f64) {
         // The ways of the balancer share a panel; other families have one each.
         let (panel, prefix) = match case.family.split_once("balance-") {
-            Some((_, way)) => ("balance", format!("{way}: ")),
-            None => (case.family, String::new()),
+            Some((_, way)) => ("Balance", format!("{way}: ")),
+            None => (heading(case.family), String::new()),
         };
         let index = self.panels.iter().position(|known| known.title == panel).unwrap_or_else(|| {
             self.panels.push(Panel { title: panel.to_owned(), lines: Vec::new() });
@@ -125,7 +137,8 @@ impl Panel {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let first = points().fold(f64::INFINITY, |first, point| first.min(point.at));
         let last = points().fold(0.0_f64, |last, point| last.max(point.at));
-        let most = points().fold(0.0_f64, |most, point| most.max(point.most)) * AIR;
+        let air = 1.0 + AIR + LEGEND * self.lines.len() as f64;
+        let most = points().fold(0.0_f64, |most, point| most.max(point.most)) * air;
         let mut builder = ChartBuilder::on(area);
         builder
             .margin(14 * scale)
