@@ -47,6 +47,7 @@ pub mod vm;
 pub use capture::{Capture, Captured, Recording};
 pub use error::{Error, Result};
 pub use exchange::{Exchange, TAG_BYTES, exchange, tag};
+pub use hdrhistogram::Histogram;
 pub use lab::{Lab, MacAddress, Namespace, ParseMacError, VethOptions};
 pub use pcap::{TimedFrame, read_pcap, write_pcap};
 pub use process::{Child, ExitReport, tool};

@@ -13,6 +13,7 @@ mod cli;
 mod interrupt;
 mod machine;
 mod offer;
+mod paced;
 mod progress;
 mod report;
 mod run;

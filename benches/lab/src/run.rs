@@ -148,6 +148,7 @@ fn result(subject: String, spread: Spread, readings: Vec<Reading>) -> Contestant
     ContestantReport {
         subject,
         curve: nearest.map(|reading| reading.curve.clone()).unwrap_or_default(),
+        loss: nearest.map(|reading| reading.loss.clone()).unwrap_or_default(),
         offered: median(readings.iter().filter_map(|reading| reading.offered).collect()),
         generator_limit: readings.iter().find_map(|reading| reading.generator_limit),
         generator_bound: readings.iter().any(|reading| reading.generator_bound),

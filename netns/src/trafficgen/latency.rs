@@ -41,7 +41,9 @@ impl Latencies {
         let mut histogram = Histogram::new(3).map_err(|_| Error::Object(self.name))?;
         for (bucket, count) in sums.into_iter().enumerate().filter(|(_, count)| *count > 0) {
             let (least, width) = values(bucket);
-            histogram.saturating_record_n(least + (width - 1) / 2, count);
+            // It grows with its values, so none is too large.
+            let middle = least + (width - 1) / 2;
+            histogram.record_n(middle, count).map_err(|_| Error::Object(self.name))?;
         }
         Ok(histogram)
     }

@@ -5,6 +5,9 @@ mod bounce;
 mod drop;
 mod filter;
 mod forward;
+mod idle;
+mod latency;
+mod loss;
 mod memory;
 mod receive;
 mod sizes;
@@ -73,6 +76,8 @@ pub struct Reading {
     pub extra: BTreeMap<&'static str, f64>,
     /// A distribution: percentile (0 to 100) and value in the case's unit, ascending.
     pub curve: Vec<(f64, f64)>,
+    /// What part of what was offered was lost: packets a second and percent, ascending by rate.
+    pub loss: Vec<(f64, f64)>,
     /// What a reader must know.
     pub notes: Vec<String>,
 }
@@ -158,6 +163,9 @@ pub fn all(quick: bool) -> Vec<Case> {
     cases.extend(workers::cases(quick));
     cases.extend(filter::cases(quick));
     cases.extend(balance::cases(quick));
+    cases.extend(latency::cases());
+    cases.extend(loss::cases());
+    cases.extend(idle::cases());
     cases.extend(times::cases(quick));
     cases.extend(memory::cases());
     cases

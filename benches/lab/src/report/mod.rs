@@ -136,6 +136,9 @@ pub struct ContestantReport {
     /// A distribution of the round next to the median: percentile and value.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<(f64, f64)>,
+    /// Loss in percent at the rates that were offered in that round, packets a second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loss: Vec<(f64, f64)>,
     /// What a reader must know.
     pub notes: Vec<String>,
 }
