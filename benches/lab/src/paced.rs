@@ -23,6 +23,7 @@ pub struct Session<'a> {
     bench: &'a Bench,
     site: Site,
     traffic: Traffic,
+    stamped: bool,
     running: Box<dyn Running>,
     to: xfwd_netns::MacAddress,
     back: Counter,
@@ -52,18 +53,19 @@ impl Answer {
 }
 
 impl<'a> Session<'a> {
-    /// Starts the subject and sends it packets for a while, so that nothing is cold.
+    /// Starts the subject and sends it packets for a while, so that nothing is cold. Packets that are `stamped` have a latency;
+    /// others can be sent at higher rates.
     ///
     /// # Errors
     ///
     /// If it is missing or fails.
-    pub fn start(bench: &'a Bench, subject: &dyn Subject, traffic: &Traffic) -> Outcome<Self> {
+    pub fn start(bench: &'a Bench, subject: &dyn Subject, traffic: &Traffic, stamped: bool) -> Outcome<Self> {
         let site = Site::new(traffic.shape)?;
         let running = subject.start(bench, &site)?;
         let to = subject.destination(&site)?;
-        let options = CounterOptions { latency: true, ..CounterOptions::default() };
+        let options = CounterOptions { latency: stamped, ..CounterOptions::default() };
         let back = site.generator.run(|| Counter::attach(INTERFACE, &options))?;
-        let mut session = Self { bench, site, traffic: traffic.clone(), running, to, back };
+        let mut session = Self { bench, site, traffic: traffic.clone(), stamped, running, to, back };
         session.offer(None, Amount::For(bench.settings.warm_up()))?;
         Ok(session)
     }
@@ -75,7 +77,7 @@ impl<'a> Session<'a> {
     /// If the generator fails.
     pub fn offer(&mut self, rate_pps: Option<f64>, amount: Amount) -> Result<Answer> {
         let mut sending = self.traffic.sending(self.bench, self.to);
-        sending.stamped = true;
+        sending.stamped = self.stamped;
         sending.rate_pps = rate_pps.map(|rate| (rate as u64).max(1));
         self.back.clear_latency()?;
         let before = self.back.read()?.total().ours;

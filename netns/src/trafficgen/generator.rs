@@ -44,8 +44,11 @@ const STATE: &str = "STATE";
 const LATE: &str = "LATE";
 /// Frames between two flushes: what a veth's NAPI handles in one poll, and a quarter of its ring.
 const BATCH: u32 = 64;
-/// The same where times are measured: a packet that is due waits until the flush behind it.
-const BATCH_OF_STAMPED: u32 = 4;
+/// The same where times are measured, since a packet that is due waits for the flush behind it: the least, and above that
+/// as many as are due in 4 µs, since small batches cannot keep high rates.
+const LEAST_BATCH_OF_STAMPED: u64 = 4;
+/// Packets per second of a core that make one packet in 4 µs.
+const RATE_OF_A_FRAME: u64 = 250_000;
 /// How often it is looked whether a paced run has sent everything.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -184,7 +187,13 @@ impl Generator {
             interface: interface.to_owned(),
             cores,
             rate_pps: traffic.rate_pps,
-            batch: if traffic.stamped && traffic.rate_pps.is_some() { BATCH_OF_STAMPED } else { BATCH },
+            batch: match rate {
+                Some(rate) if traffic.stamped => {
+                    let due = (rate / RATE_OF_A_FRAME).clamp(LEAST_BATCH_OF_STAMPED, BATCH.into());
+                    u32::try_from(due).unwrap_or(BATCH)
+                }
+                _ => BATCH,
+            },
             way: if link.is_some() { Way::Stack } else { Way::Xdp },
             _spread: link,
         })

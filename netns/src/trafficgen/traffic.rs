@@ -57,7 +57,7 @@ pub struct Traffic {
     /// [`Counter`](super::Counter) that keeps latencies. Not in TCP, whose SYN segments have no payload.
     pub stamped: bool,
     /// Spread flows over this many queues of the other end, whichever core sends: flow by flow, in turn. The interface
-    /// must have as many transmit queues. Packets then take the way through the host stack, at a fifth of the rate or so;
+    /// must have as many transmit queues. Packets then take the way through the host stack, at a third of the rate;
     /// without it all packets of a core arrive on the queue `core % queues`.
     pub spread: Option<u32>,
     /// Packets per second, of all cores together; `None`: as many as go.

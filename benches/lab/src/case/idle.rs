@@ -62,7 +62,7 @@ fn contestants(measure: fn(&Bench, &dyn Subject) -> Outcome<Reading>) -> Vec<Con
 }
 
 fn processor_time(bench: &Bench, subject: &dyn Subject) -> Outcome<Reading> {
-    let session = Session::start(bench, subject, &Traffic::default())?;
+    let session = Session::start(bench, subject, &Traffic::default(), true)?;
     let process = session.pid().ok_or_else(|| Failure::Missing("it is no process".to_owned()))?;
     std::thread::sleep(REST);
     let (before, begun) = (ran_for(process)?, Instant::now());
@@ -89,7 +89,7 @@ fn ran_for(process: u32) -> Result<Duration> {
 }
 
 fn wake(bench: &Bench, subject: &dyn Subject) -> Outcome<Reading> {
-    let mut session = Session::start(bench, subject, &Traffic::default())?;
+    let mut session = Session::start(bench, subject, &Traffic::default(), true)?;
     std::thread::sleep(REST);
     let packets = (bench.settings.time.as_secs_f64() * PAUSES_PER_SECOND) as u64;
     let answer = session.offer(Some(PAUSES_PER_SECOND), Amount::Packets(packets.max(FEWEST_PACKETS)))?;

@@ -48,7 +48,7 @@ fn contestant(subject: impl Subject + 'static, share: u32) -> Contestant {
 }
 
 fn measure(bench: &Bench, subject: &dyn Subject, share: u32) -> Outcome<Reading> {
-    let mut session = Session::start(bench, subject, &Traffic::default())?;
+    let mut session = Session::start(bench, subject, &Traffic::default(), true)?;
     let time = bench.settings.time;
     let most = session.offer(None, Amount::For(time / 2))?.returned_pps;
     let rate = most * f64::from(share) / 100.0;

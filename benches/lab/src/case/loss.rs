@@ -51,14 +51,14 @@ fn contestant(subject: impl Subject + 'static) -> Contestant {
 }
 
 fn measure(bench: &Bench, subject: &dyn Subject) -> Outcome<Reading> {
-    let mut session = Session::start(bench, subject, &Traffic::default())?;
+    let mut session = Session::start(bench, subject, &Traffic::default(), false)?;
     let trial = (bench.settings.time / 2).max(Duration::from_millis(100));
     let most = session.offer(None, Amount::For(trial))?;
     let mut generator_bound = false;
     let mut loss = vec![(most.offered, most.lost() * 100.0)];
     let rate = highest(most.returned_pps * ABOVE, TRIALS, |rate| {
         let answer = session.offer(Some(rate), Amount::For(trial))?;
-        generator_bound |= answer.offered < KEPT * rate;
+        generator_bound |= answer.offered < KEPT * rate && answer.lost() < TOLERATED;
         loss.push((answer.offered, answer.lost() * 100.0));
         Ok(answer.lost() < TOLERATED && answer.offered >= KEPT * rate)
     })?;

@@ -52,7 +52,9 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         let histograms = [("latency", &self.latency), ("late", &self.lateness)];
-        for (name, histogram) in histograms.into_iter().filter_map(|(name, it)| Some((name, it.as_ref()?))) {
+        let histograms =
+            histograms.into_iter().filter_map(|(name, histogram)| Some((name, histogram.as_ref()?)));
+        for (name, histogram) in histograms.filter(|(_, histogram)| !histogram.is_empty()) {
             write!(f, "{name:<9}")?;
             for (percentile, value) in PERCENTILES {
                 let microseconds = histogram.value_at_percentile(value) as f64 / 1e3;
