@@ -142,6 +142,7 @@ impl Panel {
         let mut builder = ChartBuilder::on(area);
         builder
             .margin(14 * scale)
+            .margin_right(34 * scale)
             .caption(&self.title, (FONT, 16 * scale).into_font().color(&INK))
             .x_label_area_size(44 * scale)
             .y_label_area_size(64 * scale);

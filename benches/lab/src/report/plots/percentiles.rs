@@ -91,6 +91,7 @@ fn panel<'a, B: DrawingBackend + 'a>(
     let text = || (FONT, 13 * scale).into_font().color(&INK);
     let mut chart = ChartBuilder::on(area)
         .margin(14 * scale)
+        .margin_right(34 * scale)
         .caption(&case.title, (FONT, 14 * scale).into_font().color(&INK))
         .x_label_area_size(44 * scale)
         .y_label_area_size(64 * scale)
@@ -128,7 +129,7 @@ fn panel<'a, B: DrawingBackend + 'a>(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .label_font(text())
         .legend_area_size(26 * scale)
         .margin(8 * scale)
