@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     panic,
     sync::{
         Arc,
@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    packet_socket,
+};
 
 /// Receive buffer, for bursts of some 10,000 small frames.
 const BUFFER_BYTES: libc::c_int = 64 << 20;
@@ -42,54 +45,12 @@ impl Capture {
     ///
     /// If there is no such interface, or AF_PACKET sockets are not allowed (CAP_NET_RAW).
     pub fn open(interface: &str) -> Result<Self> {
-        let index = nix::net::if_::if_nametoindex(interface).map_err(|error| Error::System {
-            call: "if_nametoindex",
-            subject: interface.to_owned(),
-            source: error.into(),
-        })?;
-        // Protocol 0: nothing is received before bind names the interface.
-        // SAFETY: a system call without pointers.
-        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if socket < 0 {
-            return Err(Error::last_os("socket(AF_PACKET)", interface));
-        }
-        // SAFETY: just opened, and owned by nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        for (level, option, value) in [
+        let options = [
             (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES),
             (libc::SOL_PACKET, libc::PACKET_AUXDATA, 1),
             (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1),
-        ] {
-            // SAFETY: the option's value is the `c_int` that is pointed to.
-            let result = unsafe {
-                libc::setsockopt(
-                    socket.as_raw_fd(),
-                    level,
-                    option,
-                    (&raw const value).cast(),
-                    mem::size_of_val(&value) as libc::socklen_t,
-                )
-            };
-            if result < 0 {
-                return Err(Error::last_os("setsockopt", interface));
-            }
-        }
-        // SAFETY: plain data, for which all zeroes is a valid value.
-        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        address.sll_ifindex = index.cast_signed();
-        // SAFETY: the address is a sockaddr_ll of the given size.
-        let result = unsafe {
-            libc::bind(
-                socket.as_raw_fd(),
-                (&raw const address).cast(),
-                mem::size_of_val(&address) as libc::socklen_t,
-            )
-        };
-        if result < 0 {
-            return Err(Error::last_os("bind(AF_PACKET)", interface));
-        }
+        ];
+        let socket = packet_socket::open(interface, libc::ETH_P_ALL, &options)?;
         Ok(Self { socket })
     }
 

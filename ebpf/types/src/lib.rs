@@ -11,6 +11,7 @@ mod counters;
 pub mod deny;
 pub mod filter;
 mod headers;
+pub mod latency;
 #[cfg(feature = "aya")]
 mod pod;
 mod room;

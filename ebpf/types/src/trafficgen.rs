@@ -9,7 +9,12 @@ pub const MARKER: [u8; 4] = *b"xfwd";
 /// Bytes that the generator puts behind a UDP or ICMP header: the marker and the sequence number.
 pub const MARKER_LENGTH: usize = 8;
 
-/// Longest row of headers that the generator writes: Ethernet, two VLAN tags, IPv6 and TCP make 82 bytes.
+/// Bytes of a time stamp, which follows the marker and the sequence number in traffic that has one: `bpf_ktime_get_ns`
+/// when the packet was due (network byte order).
+pub const STAMP_LENGTH: usize = 8;
+
+/// Longest row of headers that the generator writes: Ethernet, two VLAN tags, IPv6, UDP, marker and time stamp make 86
+/// bytes.
 pub const MAX_HEADER_LENGTH: usize = 96;
 
 /// Length of the headers that are written without looking at the frame's length: the shortest Ethernet frame.
@@ -29,28 +34,68 @@ pub struct GeneratorState {
     pub address: u64,
     /// Which source port (ICMP: identifier) the next packet has, counted from the first.
     pub port: u64,
-    /// Time of `bpf_ktime_get_ns` that pacing counts from.
+    /// Time of `bpf_ktime_get_ns` that pacing counts from; 0: that of the next packet.
     pub start_ns: u64,
     /// When the next packet is due, in 1/256 ns after `start_ns`.
     pub due: u64,
     /// When the last packet was sent, in 1/256 ns after `start_ns`.
     pub last: u64,
+    /// Place of the next packet in the row of lengths.
+    pub turn: u64,
+    /// Time of the first packet, by `bpf_ktime_get_ns`; 0: none was sent yet.
+    pub first_ns: u64,
+    /// Time of the latest packet whose time was taken: each 64th, and the last of a given number.
+    pub latest_ns: u64,
 }
 
 impl GeneratorState {
     /// Number of `u64` in this struct.
-    pub const WORDS: usize = 8;
+    pub const WORDS: usize = 11;
 
     /// Reads the struct as the map holds it.
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [sent, remaining, flow, address, port, start_ns, due, last] = words;
-        Self { sent, remaining, flow, address, port, start_ns, due, last }
+        let [sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns] = words;
+        Self { sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns }
     }
 
     /// Writes the struct as the map holds it.
     pub const fn to_words(self) -> [u64; Self::WORDS] {
-        let Self { sent, remaining, flow, address, port, start_ns, due, last } = self;
-        [sent, remaining, flow, address, port, start_ns, due, last]
+        let Self { sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns } =
+            self;
+        [sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns]
+    }
+}
+
+/// Most different lengths of one traffic.
+pub const MAX_LENGTHS: usize = 8;
+
+/// Longest row in which lengths take turns.
+pub const MAX_TURNS: usize = 64;
+
+/// What depends on the length of a packet, where lengths take turns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Length {
+    /// Bytes of the frame.
+    pub frame: u32,
+    /// Total length (IPv4) or payload length (IPv6).
+    pub ip: u32,
+    /// Length of UDP.
+    pub transport: u32,
+    /// Sum (RFC 1071) of the IPv4 header in the template.
+    pub ip_sum: u32,
+    /// Sum of what the checksum of UDP, TCP or ICMP covers in the template.
+    pub sum: u32,
+}
+
+impl Length {
+    /// Number of `u32` in this struct.
+    pub const WORDS: usize = 5;
+
+    /// Writes the struct as the program holds it.
+    pub const fn to_words(self) -> [u32; Self::WORDS] {
+        let Self { frame, ip, transport, ip_sum, sum } = self;
+        [frame, ip, transport, ip_sum, sum]
     }
 }
 

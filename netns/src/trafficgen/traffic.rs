@@ -1,14 +1,17 @@
-//! What to send, and the template that the XDP program makes packets from.
+//! What to send.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use xfwd_ebpf_types::trafficgen::{MARKER, MARKER_LENGTH, MIN_FRAME_LENGTH};
+use xfwd_ebpf_types::trafficgen::MIN_FRAME_LENGTH;
 
-use crate::lab::MacAddress;
+use super::{mix::Mix, template::Template};
+use crate::{error::Result as LabResult, lab::MacAddress};
 
 /// Longest frame, in bytes without FCS. The kernel makes live frames of one page, of which headroom, book-keeping and
 /// `skb_shared_info` take about 760 bytes; what is left is for a 3,300 byte packet on any kernel configuration.
 pub const MAX_FRAME_LENGTH: usize = 3_314;
+/// Longest frame that can be sent at all: an IP packet of 65,535 bytes behind two VLAN tags.
+const LONGEST: usize = 65_535;
 
 /// Kind of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,15 @@ pub struct Traffic {
     /// Bytes of a frame from the Ethernet header to the end of the payload, without FCS. Frames are made longer where
     /// their headers need it.
     pub frame_length: usize,
+    /// Lengths that take turns, in place of `frame_length`.
+    pub mix: Option<Mix>,
+    /// Put the time at which each packet was due (without a rate: was made) behind the marker, for a
+    /// [`Counter`](super::Counter) that keeps latencies. Not in TCP, whose SYN segments have no payload.
+    pub stamped: bool,
+    /// Spread flows over this many queues of the other end, whichever core sends: flow by flow, in turn. The interface
+    /// must have as many transmit queues. Packets then take the way through the host stack, at a third of the rate;
+    /// without it all packets of a core arrive on the queue `core % queues`.
+    pub spread: Option<u32>,
     /// Packets per second, of all cores together; `None`: as many as go.
     pub rate_pps: Option<u64>,
     /// Cores to send from, each with the same flows; empty: the one the call is made on.
@@ -69,9 +81,34 @@ impl Traffic {
             flows: 1,
             source_addresses: 256,
             frame_length: MIN_FRAME_LENGTH,
+            mix: None,
+            stamped: false,
+            spread: None,
             rate_pps: None,
             cores: Vec::new(),
         }
+    }
+
+    /// Bytes of the longest frame.
+    pub fn longest_frame(&self) -> usize {
+        let mixed = self.mix.as_ref().and_then(|mix| mix.frames().iter().max());
+        mixed.copied().unwrap_or(self.frame_length)
+    }
+
+    /// The first packets, byte for byte as a [`Generator`](super::Generator) on one core sends them from `interface` of
+    /// the calling thread's network namespace; with time stamps of 0.
+    ///
+    /// # Errors
+    ///
+    /// If the traffic cannot be made as asked, or the interface does not exist.
+    pub fn packets(&self, interface: &str, count: usize) -> LabResult<Vec<Vec<u8>>> {
+        let template = Template::new(self, self.source_mac_on(interface)?)?;
+        Ok((0..count as u64).map(|number| template.packet(number)).collect())
+    }
+
+    /// The source MAC address of packets that leave by this interface.
+    pub(super) fn source_mac_on(&self, interface: &str) -> LabResult<MacAddress> {
+        self.source_mac.map_or_else(|| MacAddress::of(interface), Ok)
     }
 }
 
@@ -83,8 +120,30 @@ pub enum SpecError {
     #[error("source {0} and destination {1} are not of the same IP version")]
     Family(IpAddr, IpAddr),
     /// Frames do not fit the kernel's live frames.
-    #[error("frames of {0} bytes: live frames fit one page, at most {MAX_FRAME_LENGTH} bytes")]
+    #[error(
+        "frames of {0} bytes: live frames fit one page, at most {MAX_FRAME_LENGTH} bytes; longer ones can be replayed"
+    )]
     TooLong(usize),
+    /// No packet has this length.
+    #[error("frames of {0} bytes: no IP packet is that long")]
+    NoSuchLength(usize),
+    /// Not a mix of lengths.
+    #[error("a mix of lengths: {0}")]
+    Mix(&'static str),
+    /// TCP with time stamps.
+    #[error("TCP SYN segments have no payload, so no time stamp: use UDP or ICMP")]
+    Stamps,
+    /// Time stamps in frames that are sent as they are.
+    #[error(
+        "frames that are sent as they are have no time stamps: at most {MAX_FRAME_LENGTH} bytes can be stamped"
+    )]
+    StampsInReplay,
+    /// A capture without frames.
+    #[error("there is no frame to send")]
+    NoFrames,
+    /// Spread over no queue, or more queues than there are.
+    #[error("cannot spread over {0} queues: the interface has {1} transmit queues")]
+    Queues(u32, u32),
     /// No flow, or no source address.
     #[error("at least one flow and one source address are needed")]
     NoFlow,
@@ -118,145 +177,12 @@ pub enum SpecError {
     Core(usize),
 }
 
-/// One packet of the traffic, with 0 in the fields that vary, and where those are. See the XDP program `generate`.
-#[derive(Clone, Debug)]
-pub(super) struct Template {
-    pub frame: Vec<u8>,
-    pub header_length: usize,
-    pub flows: u64,
-    pub addresses: u64,
-    pub first_address: u32,
-    pub first_port: u16,
-    pub address_at: usize,
-    pub port_at: usize,
-    pub sequence_at: usize,
-    /// 0 in IPv6.
-    pub ip_checksum_at: usize,
-    pub ip_sum: u16,
-    pub checksum_at: usize,
-    pub sum: u16,
-    pub sum_has_address: bool,
-}
-
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_QINQ: u16 = 0x88a8;
-const HOP_LIMIT: u8 = 64;
-
-impl Template {
-    pub fn new(traffic: &Traffic, interface_mac: MacAddress) -> Result<Self, SpecError> {
-        let addresses = traffic.source_addresses.min(traffic.flows);
-        check(traffic, addresses)?;
-
-        let mut frame = Vec::with_capacity(traffic.frame_length);
-        frame.extend(traffic.destination_mac.0);
-        frame.extend(traffic.source_mac.unwrap_or(interface_mac).0);
-        for (index, vlan) in traffic.vlans.iter().enumerate() {
-            let outer = index + 1 < traffic.vlans.len();
-            frame.extend(if outer { ETHERTYPE_QINQ } else { ETHERTYPE_VLAN }.to_be_bytes());
-            frame.extend(vlan.to_be_bytes());
-        }
-        let ipv4 = traffic.source.is_ipv4();
-        frame.extend(if ipv4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }.to_be_bytes());
-
-        let network_at = frame.len();
-        let transport_at = network_at + if ipv4 { 20 } else { 40 };
-        let (transport_length, protocol, port_at, sequence_at, checksum_at) = match traffic.protocol {
-            Protocol::Udp => (8 + MARKER_LENGTH, 17, 0, 8 + MARKER.len(), 6),
-            Protocol::TcpSyn => (20, 6, 0, 4, 16),
-            Protocol::IcmpEcho => (8 + MARKER_LENGTH, if ipv4 { 1 } else { 58 }, 4, 8 + MARKER.len(), 2),
-        };
-        let header_length = transport_at + transport_length;
-        // TCP: a SYN has no payload, so what fills the frame is Ethernet padding.
-        let frame_length = traffic.frame_length.max(header_length).max(MIN_FRAME_LENGTH);
-        let end = if traffic.protocol == Protocol::TcpSyn { header_length } else { frame_length };
-        // `check` has bounded the frame's length far below 65,536.
-        let length = |from: usize| u16::try_from(end - from).unwrap_or(u16::MAX);
-
-        let (first_address, address_at, ip_checksum_at) = match (traffic.source, traffic.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                frame.extend([0x45, 0]);
-                frame.extend(length(network_at).to_be_bytes());
-                // Identification 0, don't fragment.
-                frame.extend([0, 0, 0x40, 0, HOP_LIMIT, protocol, 0, 0]);
-                frame.extend(Ipv4Addr::UNSPECIFIED.octets());
-                frame.extend(destination.octets());
-                (u32::from(source), network_at + 12, network_at + 10)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                frame.extend([0x60, 0, 0, 0]);
-                frame.extend(length(transport_at).to_be_bytes());
-                frame.extend([protocol, HOP_LIMIT]);
-                let source = source.octets();
-                frame.extend(&source[..12]);
-                frame.extend([0; 4]);
-                frame.extend(destination.octets());
-                let [.., a, b, c, d] = source;
-                (u32::from_be_bytes([a, b, c, d]), network_at + 20, 0)
-            }
-            (source, destination) => return Err(SpecError::Family(source, destination)),
-        };
-
-        match traffic.protocol {
-            Protocol::Udp => {
-                frame.extend([0, 0]);
-                frame.extend(traffic.destination_port.to_be_bytes());
-                frame.extend(length(transport_at).to_be_bytes());
-                frame.extend([0, 0]);
-                frame.extend(MARKER);
-                frame.extend([0; 4]);
-            }
-            Protocol::TcpSyn => {
-                frame.extend([0, 0]);
-                frame.extend(traffic.destination_port.to_be_bytes());
-                frame.extend([0; 8]);
-                // Header of 20 bytes, SYN, a window of 65,535.
-                frame.extend([0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
-            }
-            Protocol::IcmpEcho => {
-                let kind = if ipv4 { 8 } else { 128 };
-                // Identifier varies, sequence number 1.
-                frame.extend([kind, 0, 0, 0, 0, 0, 0, 1]);
-                frame.extend(MARKER);
-                frame.extend([0; 4]);
-            }
-        }
-        if end > header_length {
-            frame.extend((header_length..end).map(|at| at as u8));
-        }
-        frame.resize(frame_length, 0);
-
-        let sum_has_address = !ipv4 || traffic.protocol != Protocol::IcmpEcho;
-        let mut sum = sum_words(&frame[transport_at..end]);
-        if sum_has_address {
-            let addresses_at = if ipv4 { network_at + 12 } else { network_at + 8 };
-            let pseudo = sum_words(&frame[addresses_at..transport_at]);
-            sum = add(add(sum, pseudo), add(protocol.into(), length(transport_at)));
-        }
-        let ip_sum = if ipv4 { sum_words(&frame[network_at..transport_at]) } else { 0 };
-        Ok(Self {
-            frame,
-            header_length,
-            flows: traffic.flows.into(),
-            addresses: addresses.into(),
-            first_address,
-            first_port: traffic.source_port,
-            address_at,
-            port_at: transport_at + port_at,
-            sequence_at: transport_at + sequence_at,
-            ip_checksum_at,
-            ip_sum,
-            checksum_at: transport_at + checksum_at,
-            sum,
-            sum_has_address,
-        })
+pub(super) fn check(traffic: &Traffic, addresses: u32) -> Result<(), SpecError> {
+    if traffic.longest_frame() > LONGEST {
+        return Err(SpecError::NoSuchLength(traffic.longest_frame()));
     }
-}
-
-fn check(traffic: &Traffic, addresses: u32) -> Result<(), SpecError> {
-    if traffic.frame_length > MAX_FRAME_LENGTH {
-        return Err(SpecError::TooLong(traffic.frame_length));
+    if traffic.stamped && traffic.protocol == Protocol::TcpSyn {
+        return Err(SpecError::Stamps);
     }
     if addresses == 0 {
         return Err(SpecError::NoFlow);
@@ -288,22 +214,10 @@ fn check(traffic: &Traffic, addresses: u32) -> Result<(), SpecError> {
     }
 }
 
-/// One's complement sum of big-endian words (RFC 1071); an odd last byte is padded with 0.
-fn sum_words(bytes: &[u8]) -> u16 {
-    bytes.chunks(2).fold(0, |sum, word| {
-        let second = word.get(1).copied().unwrap_or(0);
-        add(sum, u16::from_be_bytes([word[0], second]))
-    })
-}
-
-/// One's complement addition.
-fn add(left: u16, right: u16) -> u16 {
-    let (sum, carry) = left.overflowing_add(right);
-    sum + u16::from(carry)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn traffic() -> Traffic {
@@ -311,25 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn frames_grow_to_hold_their_headers() {
-        let ipv6 = Traffic {
-            protocol: Protocol::TcpSyn,
-            source: "2001:db8::1".parse().unwrap(),
-            destination: "2001:db8::2".parse().unwrap(),
-            vlans: vec![1, 2],
-            ..traffic()
-        };
-        let template = Template::new(&ipv6, MacAddress::default()).unwrap();
-        assert_eq!((template.header_length, template.frame.len()), (82, 82));
-        let template = Template::new(&traffic(), MacAddress::default()).unwrap();
-        assert_eq!((template.header_length, template.frame.len()), (50, 60));
-    }
-
-    #[test]
     fn what_cannot_be_sent_is_refused() {
         let refused = |traffic: Traffic| Template::new(&traffic, MacAddress::default()).unwrap_err();
         assert_eq!(refused(Traffic { flows: 0, ..traffic() }), SpecError::NoFlow);
-        assert_eq!(refused(Traffic { frame_length: 9000, ..traffic() }), SpecError::TooLong(9000));
+        assert_eq!(refused(Traffic { frame_length: 70_000, ..traffic() }), SpecError::NoSuchLength(70_000));
+        let stamped_syn = Traffic { protocol: Protocol::TcpSyn, stamped: true, ..traffic() };
+        assert_eq!(refused(stamped_syn), SpecError::Stamps);
         assert_eq!(refused(Traffic { vlans: vec![1, 2, 3], ..traffic() }), SpecError::Vlan);
         assert_eq!(refused(Traffic { vlans: vec![4096], ..traffic() }), SpecError::Vlan);
         assert_eq!(refused(Traffic { rate_pps: Some(0), ..traffic() }), SpecError::Rate);

@@ -1,22 +1,29 @@
 //! Counts what arrives, by class, and keeps it from the host stack.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     btf_maps::PerCpuArray,
-    helpers::bpf_xdp_get_buff_len,
+    helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use xfwd_ebpf_types::{
     MAX_VLAN_TAGS,
-    trafficgen::{Class, ClassCounters, CounterVerdict, MARKER},
+    latency::BUCKETS,
+    trafficgen::{Class, ClassCounters, CounterVerdict, MARKER, MARKER_LENGTH},
 };
 
-use crate::{fold, setting};
+use crate::{fold, latency::record, setting};
 
 #[btf_map]
 static CLASSES: PerCpuArray<ClassCounters, { Class::ALL.len() }> = PerCpuArray::new();
+
+/// How long ago each stamped packet was due, in ns.
+#[btf_map]
+static LATENCY: PerCpuArray<[u64; BUCKETS], 1> = PerCpuArray::new();
 
 /// A [`CounterVerdict`] as number.
 #[unsafe(no_mangle)]
@@ -27,6 +34,10 @@ static VALIDATE: u32 = 0;
 /// TCP is ours if it goes to or comes from this port; 0: any.
 #[unsafe(no_mangle)]
 static TCP_PORT: u32 = 0;
+
+/// 1: our UDP and ICMP packets have a time stamp, and how long they took is kept.
+#[unsafe(no_mangle)]
+static STAMPED: u32 = 0;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -42,13 +53,21 @@ const MAX_CHECKED_WORDS: usize = 750;
 /// What was found in one packet.
 struct Found {
     class: Class,
+    /// Offset of the transport header.
+    transport: usize,
     ours: bool,
+    protocol: u8,
+    /// Bytes of the transport header and what is behind it.
+    length: usize,
+    /// Sum of the pseudo header, in memory byte order.
+    pseudo: u32,
     bad_checksum: bool,
 }
 
 #[xdp(frags)]
 pub fn count(ctx: XdpContext) -> u32 {
-    let found = classify(&ctx);
+    let found = forget_path(&ctx, classify(&ctx));
+    let bad_checksum = found.bad_checksum || transport_is_bad(&ctx, &found);
     let Some(counters) = CLASSES.get_ptr_mut(found.class as u32) else {
         return XDP_ABORTED;
     };
@@ -58,9 +77,20 @@ pub fn count(ctx: XdpContext) -> u32 {
     // SAFETY: the context is the one this program was called with.
     counters.bytes += unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
     counters.ours += u64::from(found.ours);
-    counters.bad_checksum += u64::from(found.bad_checksum);
+    counters.bad_checksum += u64::from(bad_checksum);
     if found.class as u32 == Class::Control as u32 {
         return XDP_PASS;
+    }
+    if setting!(STAMPED) != 0 && found.ours && is_stamped(found.class) {
+        if let Some(stamp) = at::<[u16; 4]>(&ctx, found.transport + 8 + MARKER_LENGTH) {
+            let mut due = 0;
+            // SAFETY: `at` has checked that the frame has these bytes.
+            for word in unsafe { *stamp } {
+                due = due << 16 | u64::from(u16::from_be(word));
+            }
+            // SAFETY: the helper has no arguments.
+            record(&LATENCY, unsafe { bpf_ktime_get_ns() }.saturating_sub(due));
+        }
     }
     const DROP: u32 = CounterVerdict::Drop as u32;
     const DROP_OURS: u32 = CounterVerdict::DropOurs as u32;
@@ -71,6 +101,12 @@ pub fn count(ctx: XdpContext) -> u32 {
         REFLECT if found.ours => reflect(&ctx),
         _ => XDP_PASS,
     }
+}
+
+/// Whether packets of this class can have a time stamp.
+#[inline(always)]
+fn is_stamped(class: Class) -> bool {
+    matches!(class, Class::Ipv4Udp | Class::Ipv4Icmp | Class::Ipv6Udp | Class::Ipv6Icmp)
 }
 
 /// Swaps the MAC addresses and sends the frame back.
@@ -84,11 +120,52 @@ fn reflect(ctx: &XdpContext) -> u32 {
     XDP_TX
 }
 
+/// What was found, unchanged; the verifier then knows no more about it than how large it is.
+///
+/// What is constant in each way in which headers can follow one another would make it go through the checksum's loop and all
+/// that is behind it once for each of them, and give up. Where neither checksums nor stamps are asked for there is nothing
+/// to forget.
+#[inline(always)]
+fn forget_path(ctx: &XdpContext, found: Found) -> Found {
+    if setting!(VALIDATE) == 0 && setting!(STAMPED) == 0 {
+        return found;
+    }
+    let unknown = u64::from(ctx.rx_queue_index());
+    let forget = |mut value: u64| {
+        // SAFETY: arithmetic on registers; the two instructions undo each other. The compiler would see it of an
+        // expression, and leave both out.
+        unsafe {
+            asm!(
+                "{0} ^= {1}",
+                "{0} ^= {1}",
+                inout(reg) value,
+                in(reg) unknown,
+                options(pure, nomem, nostack),
+            );
+        }
+        value
+    };
+    Found {
+        // Ethernet, two tags and the longest header of IPv4 are 82 bytes: it can be added to a packet pointer.
+        transport: forget(found.transport as u64) as usize & 0x7f,
+        ours: forget(found.ours.into()) & 1 != 0,
+        protocol: forget(found.protocol.into()) as u8,
+        length: forget(found.length as u64) as usize & 0xffff,
+        pseudo: forget(found.pseudo.into()) as u32,
+        bad_checksum: forget(found.bad_checksum.into()) & 1 != 0,
+        ..found
+    }
+}
+
 #[inline(always)]
 fn classify(ctx: &XdpContext) -> Found {
     const CONTROL: Found = Found {
         class: Class::Control,
+        transport: 0,
         ours: false,
+        protocol: 0,
+        length: 0,
+        pseudo: 0,
         bad_checksum: false,
     };
     let mut offset = 12;
@@ -133,26 +210,28 @@ fn ipv4(ctx: &XdpContext, offset: usize) -> Option<Found> {
         ICMP => Class::Ipv4Icmp,
         _ => Class::Ipv4Other,
     };
-    let mut bad_checksum = false;
-    if setting!(VALIDATE) != 0 && header_length == 20 {
+    let (mut pseudo, mut bad_checksum) = (0, false);
+    if setting!(VALIDATE) != 0 {
         let mut sum = 0;
         for word in header {
             sum += u32::from(*word);
         }
-        let pseudo = if protocol == ICMP {
-            0
-        } else {
-            let mut sum = u32::from(u16::from(protocol).to_be()) + u32::from((length as u16).to_be());
+        // Options are not summed up.
+        bad_checksum = header_length == 20 && fold(sum) != 0xffff;
+        if protocol != ICMP {
+            pseudo = u32::from(u16::from(protocol).to_be()) + u32::from((length as u16).to_be());
             for word in &header[6..] {
-                sum += u32::from(*word);
+                pseudo += u32::from(*word);
             }
-            sum
-        };
-        bad_checksum = fold(sum) != 0xffff || transport_is_bad(ctx, offset + 20, length, protocol, pseudo);
+        }
     }
     Some(Found {
         class,
+        transport: offset + header_length,
         ours: is_ours(ctx, offset + header_length, protocol),
+        protocol,
+        length,
+        pseudo,
         bad_checksum,
     })
 }
@@ -174,19 +253,21 @@ fn ipv6(ctx: &XdpContext, offset: usize) -> Option<Found> {
         ICMPV6 => Class::Ipv6Icmp,
         _ => Class::Ipv6Other,
     };
-    let mut bad_checksum = false;
+    let mut pseudo = 0;
     if setting!(VALIDATE) != 0 {
-        let length = usize::from(header[2].to_be());
-        let mut pseudo = u32::from(u16::from(protocol).to_be()) + u32::from(header[2]);
+        pseudo = u32::from(u16::from(protocol).to_be()) + u32::from(header[2]);
         for word in &header[4..] {
             pseudo += u32::from(*word);
         }
-        bad_checksum = transport_is_bad(ctx, offset + 40, length, protocol, pseudo);
     }
     Some(Found {
         class,
+        transport: offset + 40,
         ours: is_ours(ctx, offset + 40, protocol),
-        bad_checksum,
+        protocol,
+        length: usize::from(header[2].to_be()),
+        pseudo,
+        bad_checksum: false,
     })
 }
 
@@ -219,19 +300,22 @@ fn is_ours(ctx: &XdpContext, transport: usize, protocol: u8) -> bool {
     }
 }
 
-/// Whether the checksum of UDP, TCP or ICMP is wrong. `length` is that of header and payload, `pseudo` the sum of the
-/// pseudo header in memory byte order (a one's complement sum is right in either, RFC 1071). Packets that do not fit
-/// the loop are not judged.
+/// Whether the checksum of UDP, TCP or ICMP is wrong, if that is asked for. The sum of the pseudo header is in memory byte
+/// order (a one's complement sum is right in either, RFC 1071). Packets that do not fit the loop are not judged.
 #[inline(always)]
-fn transport_is_bad(ctx: &XdpContext, transport: usize, length: usize, protocol: u8, pseudo: u32) -> bool {
-    if !matches!(protocol, UDP | TCP | ICMP | ICMPV6) || length > MAX_CHECKED_WORDS * 2 {
+fn transport_is_bad(ctx: &XdpContext, found: &Found) -> bool {
+    let Found { transport, length, protocol, pseudo, .. } = *found;
+    if setting!(VALIDATE) == 0
+        || !matches!(protocol, UDP | TCP | ICMP | ICMPV6)
+        || length > MAX_CHECKED_WORDS * 2
+    {
         return false;
     }
     if protocol == UDP && matches!(u16_at(ctx, transport + 6), Some(0)) {
         return false;
     }
     let (start, end) = (ctx.data() + transport, ctx.data_end());
-    let mut sum = pseudo;
+    let mut sum = u32::from(fold(pseudo));
     let mut index = 0;
     while index < MAX_CHECKED_WORDS {
         let place = start + index * 2;
@@ -239,8 +323,10 @@ fn transport_is_bad(ctx: &XdpContext, transport: usize, length: usize, protocol:
             if place + 2 > end {
                 return false;
             }
+            // Folded each time: with a sum that grows the verifier would look at everything behind the loop anew for
+            // every length.
             // SAFETY: inside the frame by the check above; headers are at even offsets.
-            sum += u32::from(unsafe { *(place as *const u16) });
+            sum = (sum & 0xffff) + (sum >> 16) + u32::from(unsafe { *(place as *const u16) });
         } else {
             if index * 2 + 1 == length && place + 1 <= end {
                 // SAFETY: inside the frame by the check above.

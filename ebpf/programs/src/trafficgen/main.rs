@@ -2,6 +2,8 @@
 //!
 //! * `generate` runs on live frames (`BPF_PROG_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES`): it writes the headers of the
 //!   next packet and redirects the frame to the interface `IFINDEX`.
+//! * `spread` is attached to the ingress of `lo`, if queues of the other end are to be chosen: it takes the frames that
+//!   `generate` has given to the host stack, and sends each on the queue of its flow.
 //! * `count` is attached to an interface, classifies and counts what arrives, and drops it.
 //!
 //! All settings are read-only globals that user space overrides before loading: the verifier knows their values and
@@ -9,9 +11,12 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod count;
 mod generate;
+mod latency;
+mod spread;
 
 /// Reads a global that user space may have overridden; without `volatile` the compiler would use the 0 below.
 macro_rules! setting {

@@ -1,31 +1,36 @@
 //! `xfwd-trafficgen`: sends packets from an interface, and counts what comes back to it.
 
+mod report;
+
 use std::{
     fs::File,
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 use nix::sched::{CloneFlags, setns};
-use serde_json::json;
+use report::Report;
 use xfwd_netns::{
-    MacAddress,
+    MacAddress, read_pcap,
     trafficgen::{
-        Amount, Counter, CounterOptions, CounterVerdict, Counts, Generator, Protocol, Sent, Traffic,
+        Amount, Counter, CounterOptions, CounterVerdict, Generator, MAX_FRAME_LENGTH, Mix, Pace, Protocol,
+        Replay, Sent, Traffic, calibrate,
     },
 };
 
 /// Sends packets at millions per second by an XDP program on live frames, and counts what comes back.
 ///
 /// The interface gets an XDP program while this runs, which drops what comes back; the other end of a veth needs an XDP
-/// program or GRO of its own to receive.
+/// program or GRO of its own to receive. Captures, and frames longer than 3314 bytes, are sent through a packet socket, at
+/// up to a million per second.
 #[derive(Parser)]
 #[command(version)]
+#[command(group(ArgGroup::new("what").required(true).args(["to", "replay"])))]
 struct Cli {
     /// Interface to send from.
     #[arg(long)]
@@ -35,7 +40,14 @@ struct Cli {
     netns: Option<String>,
     /// Destination address and port (ICMP: any port, or none).
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = destination)]
-    to: SocketAddr,
+    to: Option<SocketAddr>,
+    /// Send the frames of this capture (pcap or pcapng) as they are: one round, at the capture's own times, unless --count or
+    /// --seconds and --rate or --speed say otherwise.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "latency", "calibrate", "mix", "spread", "size"])]
+    replay: Option<PathBuf>,
+    /// Replay at this many times the capture's speed; 0 for as fast as it goes.
+    #[arg(long, value_name = "FACTOR", requires = "replay", conflicts_with = "rate")]
+    speed: Option<f64>,
     /// Destination MAC address; without it, the kernel is made to find it out.
     #[arg(long, value_name = "MAC")]
     to_mac: Option<MacAddress>,
@@ -54,14 +66,27 @@ struct Cli {
     /// Number of source addresses the flows share.
     #[arg(long, value_name = "COUNT", default_value_t = 256)]
     addresses: u32,
-    /// Bytes of a frame, without FCS (60 to 3314); longer if the headers need it.
+    /// Bytes of a frame, without FCS; longer if the headers need it.
     #[arg(long, value_name = "BYTES", default_value_t = 60)]
     size: usize,
+    /// Lengths that take turns: imix (7:4:1 of 64, 594 and 1518 bytes), such as 64x7,594x4,1518x1, or such as aaaadg, a
+    /// letter a packet as in RFC 6985. With FCS, as there.
+    #[arg(long, value_name = "MIX", conflicts_with = "size", value_parser = Mix::parse)]
+    mix: Option<Mix>,
+    /// Spread flows over this many queues of the other end, instead of one queue a core; through the host stack, so slower.
+    #[arg(long, value_name = "QUEUES")]
+    spread: Option<u32>,
+    /// Stamp packets with the time when they were due, and tell how long after it they came back.
+    #[arg(long, conflicts_with = "no_receive")]
+    latency: bool,
+    /// Find out first how many packets a second this traffic can have at most on this machine.
+    #[arg(long)]
+    calibrate: bool,
     /// VLAN id; given twice, the first is the outer one.
     #[arg(long, value_name = "ID")]
     vlan: Vec<u16>,
     /// Send exactly this many packets.
-    #[arg(long, conflicts_with = "seconds", required_unless_present = "seconds")]
+    #[arg(long, conflicts_with = "seconds", required_unless_present_any = ["seconds", "replay"])]
     count: Option<u64>,
     /// Send for this long.
     #[arg(long)]
@@ -104,10 +129,88 @@ fn main() -> Result<()> {
     if let Some(name) = &cli.netns {
         enter(name)?;
     }
-    let source = cli.from.map_or_else(|| source_towards(cli.to), Ok)?;
+    let amount = match (cli.count, cli.seconds) {
+        (Some(count), _) => Some(Amount::Packets(count)),
+        (None, Some(seconds)) => Some(Amount::For(Duration::try_from_secs_f64(seconds)?)),
+        (None, None) => None,
+    };
+    let mut source = source(&cli)?;
+    let limit = match &source {
+        Source::Generated(_, traffic) if cli.calibrate => {
+            Some(calibrate(traffic, traffic.spread.unwrap_or(1), CALIBRATION)?)
+        }
+        _ => None,
+    };
+    let counter = if cli.no_receive {
+        None
+    } else {
+        let verdict = if cli.pass_others { CounterVerdict::DropOurs } else { CounterVerdict::Drop };
+        let options = CounterOptions {
+            verdict,
+            validate: cli.validate,
+            tcp_port: cli.to.map(|to| to.port()),
+            latency: cli.latency,
+        };
+        Some(Counter::attach(&cli.interface, &options)?)
+    };
+    let sent = source.send(&cli, amount)?;
+    thread::sleep(Duration::from_millis(cli.settle_ms));
+    let received = counter.as_ref().map(Counter::read).transpose()?;
+    let latency = counter.as_ref().filter(|_| cli.latency).map(Counter::latency).transpose()?;
+    let lateness = match &source {
+        Source::Generated(generator, _) if cli.latency => Some(generator.lateness()?),
+        _ => None,
+    };
+    let report = Report { sent, received, latency, lateness, limit };
+    if cli.json {
+        println!("{}", report.to_json())
+    } else {
+        print!("{report}")
+    }
+    Ok(())
+}
+
+/// How long the limit of the generator is measured.
+const CALIBRATION: Duration = Duration::from_millis(500);
+
+/// Where packets come from.
+enum Source {
+    Generated(Box<Generator>, Traffic),
+    Replayed(Replay),
+}
+
+impl Source {
+    fn send(&mut self, cli: &Cli, amount: Option<Amount>) -> Result<Sent> {
+        match (self, amount) {
+            (Source::Generated(generator, _), Some(amount)) => Ok(generator.run(amount)?),
+            (Source::Generated(..), None) => bail!("--count or --seconds is needed"),
+            (Source::Replayed(replay), amount) => {
+                let pace = match (cli.rate, cli.speed, &cli.replay) {
+                    (Some(rate), _, _) => Pace::Rate(rate),
+                    (None, Some(speed), _) if speed > 0.0 => Pace::Recorded(speed),
+                    (None, None, Some(_)) => Pace::Recorded(1.0),
+                    _ => Pace::Unlimited,
+                };
+                let round = Amount::Packets(replay.frames().len() as u64);
+                Ok(replay.run(pace, amount.unwrap_or(round))?)
+            }
+        }
+    }
+}
+
+fn source(cli: &Cli) -> Result<Source> {
+    if let Some(path) = &cli.replay {
+        let replay = Replay::new(&cli.interface, read_pcap(path)?)?;
+        return Ok(Source::Replayed(match cli.core.first() {
+            Some(core) => replay.from_core(*core),
+            None => replay,
+        }));
+    }
+    let to = cli.to.context("--to or --replay is needed")?;
+    let source = cli.from.map_or_else(|| source_towards(to), Ok)?;
     let destination_mac = match cli.to_mac {
         Some(mac) => mac,
-        None => resolve(&cli.interface, cli.to)?,
+        None => resolve(&cli.interface, to)?,
     };
     let traffic = Traffic {
         protocol: match cli.protocol {
@@ -121,89 +224,20 @@ fn main() -> Result<()> {
         flows: cli.flows,
         source_addresses: cli.addresses,
         frame_length: cli.size,
+        mix: cli.mix.clone(),
+        stamped: cli.latency,
+        spread: cli.spread,
         rate_pps: cli.rate,
         cores: cli.core.clone(),
-        ..Traffic::udp(source, cli.to.ip(), cli.to.port())
+        ..Traffic::udp(source, to.ip(), to.port())
     };
-    let amount = match (cli.count, cli.seconds) {
-        (Some(count), _) => Amount::Packets(count),
-        (None, Some(seconds)) => Amount::For(Duration::try_from_secs_f64(seconds)?),
-        (None, None) => bail!("--count or --seconds is needed"),
-    };
-    let mut generator = Generator::new(&cli.interface, &traffic)?;
-    let counter = if cli.no_receive {
-        None
-    } else {
-        let verdict = if cli.pass_others { CounterVerdict::DropOurs } else { CounterVerdict::Drop };
-        let options = CounterOptions { verdict, validate: cli.validate, tcp_port: Some(cli.to.port()) };
-        Some(Counter::attach(&cli.interface, &options)?)
-    };
-    let sent = generator.run(amount)?;
-    thread::sleep(Duration::from_millis(cli.settle_ms));
-    let received = counter.as_ref().map(Counter::read).transpose()?;
-    if cli.json {
-        print_json(&sent, received.as_ref())
-    } else {
-        print(&sent, received.as_ref())
-    }
-    Ok(())
-}
-
-fn print(sent: &Sent, received: Option<&Counts>) {
-    println!(
-        "sent      {:>12} packets in {:.3} s, {:.0} pps",
-        sent.packets,
-        sent.elapsed.as_secs_f64(),
-        sent.pps()
-    );
-    if let Some(refused) = sent.refused.filter(|refused| *refused > 0) {
-        println!("refused   {refused:>12} packets by the interface");
-    }
-    let Some(received) = received else {
-        return;
-    };
-    let total = received.total();
-    let share = total.ours as f64 * 100.0 / sent.packets.max(1) as f64;
-    println!(
-        "received  {:>12} packets, {} of them answers ({share:.2}% of those sent)",
-        total.packets, total.ours
-    );
-    for (class, counters) in received.iter().filter(|(_, counters)| counters.packets > 0) {
-        print!("  {:<10} {:>9} packets {:>14} bytes", class.name(), counters.packets, counters.bytes);
-        if counters.bad_checksum > 0 {
-            print!(", {} with a wrong checksum", counters.bad_checksum);
+    if traffic.longest_frame() > MAX_FRAME_LENGTH {
+        if cli.calibrate {
+            bail!("--calibrate is for frames of up to {MAX_FRAME_LENGTH} bytes");
         }
-        println!();
+        return Ok(Source::Replayed(Replay::of_traffic(&cli.interface, &traffic)?));
     }
-}
-
-fn print_json(sent: &Sent, received: Option<&Counts>) {
-    let received = received.map(|counts| {
-        let total = counts.total();
-        let classes: serde_json::Map<_, _> = counts
-            .iter()
-            .map(|(class, counters)| {
-                let counters = json!({
-                    "packets": counters.packets,
-                    "bytes": counters.bytes,
-                    "ours": counters.ours,
-                    "bad_checksum": counters.bad_checksum,
-                });
-                (class.name().to_owned(), counters)
-            })
-            .collect();
-        json!({ "packets": total.packets, "bytes": total.bytes, "ours": total.ours, "classes": classes })
-    });
-    let report = json!({
-        "sent": {
-            "packets": sent.packets,
-            "refused": sent.refused,
-            "seconds": sent.elapsed.as_secs_f64(),
-            "pps": sent.pps(),
-        },
-        "received": received,
-    });
-    println!("{report}");
+    Ok(Source::Generated(Box::new(Generator::new(&cli.interface, &traffic)?), traffic))
 }
 
 /// An address with a port, or without.

@@ -1,5 +1,9 @@
 //! Labs come and go cleanly, their networks carry packets, and the traffic generator sends what it says.
 
+mod latency;
+mod mixes;
+mod replay;
+
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,

@@ -1,0 +1,95 @@
+//! Round-trip latency at fixed rates, which are shares of what the same contestant could do at most a moment before.
+//!
+//! Each packet is timed from the moment when it was due, so that what is held up counts in full: nothing has to be corrected for
+//! coordinated omission afterwards ([`xfwd_netns::trafficgen::latency`]).
+
+use xfwd_netns::trafficgen::Amount;
+
+use super::{CURVE_ROUNDS, Case, Contestant, Point, Reading, Unit, bounce};
+use crate::bench::Bench;
+use crate::offer::Traffic;
+use crate::paced::{Answer, Session, curve};
+use crate::subject::bare::Bare;
+use crate::subject::testpmd::Testpmd;
+use crate::subject::two_lines::TwoLines;
+use crate::subject::xfwd::Xfwd;
+use crate::subject::{Outcome, Subject};
+
+/// Hundredths of the maximum.
+const SHARES: [u32; 3] = [10, 50, 90];
+/// A generator that missed the rate by more than this was the one that could not keep up.
+const KEPT: f64 = 0.99;
+/// Above this part of a percentile, the generator's own lateness is worth a word.
+const WORTH_A_WORD: f64 = 0.25;
+
+pub(super) fn cases() -> Vec<Case> {
+    SHARES.into_iter().map(at_share).collect()
+}
+
+fn at_share(share: u32) -> Case {
+    Case {
+        name: format!("latency-{share}"),
+        family: "latency",
+        title: format!("Round trip of a bounce at {share} % of its own maximum, median"),
+        unit: Unit::Microseconds,
+        point: Some(Point { axis: "% of the maximum", at: share.into() }),
+        rounds: CURVE_ROUNDS,
+        contestants: vec![
+            contestant(Xfwd::new(bounce::CONFIG), share),
+            contestant(Bare::Bounce, share),
+            contestant(Testpmd::Macswap, share),
+            contestant(TwoLines::Tx, share),
+        ],
+    }
+}
+
+fn contestant(subject: impl Subject + 'static, share: u32) -> Contestant {
+    Contestant::new(subject.name(), move |bench| measure(bench, &subject, share))
+}
+
+fn measure(bench: &Bench, subject: &dyn Subject, share: u32) -> Outcome<Reading> {
+    let mut session = Session::start(bench, subject, &Traffic::default(), true)?;
+    let time = bench.settings.time;
+    let most = session.offer(None, Amount::For(time / 2))?.returned_pps;
+    let rate = most * f64::from(share) / 100.0;
+    let answer = session.offer(Some(rate), Amount::For(time))?;
+    session.stop()?;
+    Ok(Reading {
+        generator_bound: answer.offered < KEPT * rate,
+        shares_core: subject.shares_core(),
+        extra: [("maximum_pps", most), ("lost_percent", answer.lost() * 100.0)].into(),
+        ..of(&answer)
+    }
+    .with_percentiles(&answer))
+}
+
+/// The median round trip in µs, with the distribution.
+pub(super) fn of(answer: &Answer) -> Reading {
+    let mut reading = Reading::new(answer.latency.value_at_percentile(50.0) as f64 / 1e3);
+    reading.offered = Some(answer.offered);
+    reading.curve = curve(&answer.latency);
+    if answer.returned == 0 {
+        reading.notes.push("no packet came back".to_owned());
+    }
+    reading
+}
+
+impl Reading {
+    /// Adds the high percentiles, and a word if the generator had part in them.
+    fn with_percentiles(mut self, answer: &Answer) -> Self {
+        let microseconds = |percentile| answer.latency.value_at_percentile(percentile) as f64 / 1e3;
+        let late = answer.lateness.value_at_percentile(99.0) as f64 / 1e3;
+        let p99 = microseconds(99.0);
+        self.extra.extend([
+            ("p99_us", p99),
+            ("p99.9_us", microseconds(99.9)),
+            ("generator_late_p99_us", late),
+        ]);
+        if late > WORTH_A_WORD * p99 {
+            self.notes.push(
+                "at the 99th percentile the generator itself was late: the scheduler's doing".to_owned(),
+            );
+        }
+        self
+    }
+}
