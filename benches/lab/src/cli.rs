@@ -15,7 +15,7 @@ use crate::run;
 use crate::subject::bare::Bare;
 
 /// Length of one measurement, in seconds.
-const FULL_SECONDS: f64 = 1.0;
+const FULL_SECONDS: f64 = 0.7;
 const QUICK_SECONDS: f64 = 0.4;
 /// Exit status after a signal, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -36,7 +36,7 @@ struct Cli {
     /// Rounds of every case [default: 5, or 3 for points of a curve; with --quick 2 and 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     runs: Option<u16>,
-    /// Length of one measurement [default: 1, with --quick 0.4].
+    /// Length of one measurement [default: 0.7, with --quick 0.4].
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
     /// Folder of the report.

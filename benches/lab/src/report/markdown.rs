@@ -108,15 +108,25 @@ fn missing(text: &mut String, report: &Report) {
         text.push_str("Nothing: every contestant of every case has figures.\n");
     }
     for (case, absent) in absent {
-        let _ = writeln!(text, "- {}, {}: {}", case.name, absent.subject, absent.reason);
+        let _ = writeln!(text, "- {}, {}: {}", case.name, absent.subject, one_line(&absent.reason));
     }
+}
+
+/// What a failed command has said can have many lines: the first says what was tried, the last why it did not work.
+fn one_line(reason: &str) -> String {
+    let mut lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.next_back().map_or(first.clone(), |last| format!("{first} … {last}"))
 }
 
 fn notes(text: &mut String, report: &Report) {
     let results = report.cases.iter().flat_map(|case| case.results.iter().map(move |result| (case, result)));
     let notes: Vec<String> = results
         .flat_map(|(case, result)| {
-            result.notes.iter().map(move |note| format!("- {}, {}: {note}\n", case.name, result.subject))
+            result
+                .notes
+                .iter()
+                .map(move |note| format!("- {}, {}: {}\n", case.name, result.subject, one_line(note)))
         })
         .collect();
     if !notes.is_empty() {

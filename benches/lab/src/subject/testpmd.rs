@@ -11,6 +11,9 @@ use crate::site::Site;
 /// What it says when packets are handled.
 pub const READY: &str = "start packet forwarding";
 
+/// Bytes of a buffer for long frames: as large as fits a page with the heads that DPDK puts in front.
+const LONG_MBUF: &str = "3840";
+
 /// What it does with packets: its forwarding modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Testpmd {
@@ -56,7 +59,7 @@ impl Testpmd {
         command.args(["--forward-mode", self.mode(), "--port-topology", topology]);
         command.args(["--nb-cores", &workers.to_string(), "--rxq", "1", "--txq", "1"]);
         if site.shape.mtu > 1_500 {
-            command.args(["--mbuf-size", "4096", "--max-pkt-len", &(site.shape.mtu + 18).to_string()]);
+            command.args(["--mbuf-size", LONG_MBUF, "--max-pkt-len", &(site.shape.mtu + 18).to_string()]);
         }
         Ok(site.subject.spawn(&mut command)?)
     }

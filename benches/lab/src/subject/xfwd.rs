@@ -80,6 +80,10 @@ impl Running for Process {
         let interfaces = summary["interfaces"].as_array().into_iter().flatten();
         let dropped: u64 = interfaces.filter_map(|interface| interface["dropped"].as_u64()).sum();
         let received = number("/totals/packets").map(|packets| packets + dropped);
-        Ok(Own { received, sent: number("/totals/sent") })
+        // What was sent is counted in frames, of which a long packet has several.
+        let bounced = number("/totals/verdicts/bounce").zip(number("/totals/verdicts/forward"));
+        let sent =
+            number("/totals/sent").zip(bounced).map(|(sent, (bounce, forward))| sent.min(bounce + forward));
+        Ok(Own { received, sent })
     }
 }

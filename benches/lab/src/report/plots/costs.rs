@@ -167,6 +167,8 @@ impl Panel {
         scale: u32,
     ) -> Drawn<B> {
         let number = |value: &f64| grouped(value.round() as u64);
+        // There is no queue and a half.
+        let whole = |value: &f64| if value.fract() == 0.0 { number(value) } else { String::new() };
         let text = || (FONT, 13 * scale).into_font().color(&INK);
         chart
             .configure_mesh()
@@ -174,7 +176,7 @@ impl Panel {
             .y_desc("ns a packet")
             .x_labels(6)
             .y_labels(6)
-            .x_label_formatter(&number)
+            .x_label_formatter(&whole)
             .y_label_formatter(&number)
             .label_style(text())
             .axis_desc_style(text())
