@@ -20,7 +20,9 @@ use crate::kernel::filter::KernelPlan;
 use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::xdp::{XdpMode, XdpProgram, room_mark};
 use crate::packet::MacAddress;
-use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
+use crate::port::xsk::{
+    self, Gate, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest,
+};
 use crate::worker::{Counters, Interface, WorkerContext};
 
 impl Runner {
@@ -60,7 +62,7 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
             "the kernel refuses busy polling (SO_PREFER_BUSY_POLL, since Linux 5.11): it is off".to_owned(),
         );
     }
-    let mut programs = load(plan, &kernel, &links, &opened)?;
+    let mut programs = load(plan, &kernel, &links, &mut opened)?;
     let deny = start_deny(plan, &mut programs)?;
 
     let sockets = duplicate(&opened)?;
@@ -200,14 +202,15 @@ fn load(
     plan: &Plan,
     kernel: &KernelPlan,
     links: &[Link],
-    opened: &Opened,
+    opened: &mut Opened,
 ) -> Result<Vec<XdpProgram>, StartError> {
     let steering = plans::steering(plan, host_addresses()?);
     let mut programs = Vec::new();
     for link in links {
         let mut program = XdpProgram::load_with(&steering, kernel)?;
-        for port in opened.ports.iter().flatten().filter(|port| port.interface() == link.name) {
+        for port in opened.ports.iter_mut().flatten().filter(|port| port.interface() == link.name) {
             program.insert_socket(port.queue(), &port.socket())?;
+            port.set_gate(Gate::new(program.gates(), port.queue()).map_err(StartError::Gate)?);
         }
         programs.push(program);
     }

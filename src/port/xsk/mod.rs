@@ -27,6 +27,7 @@
 
 mod bind;
 mod fragments;
+mod gate;
 mod kick;
 pub mod options;
 mod port;
@@ -34,4 +35,5 @@ mod port;
 pub use bind::{
     BindError, BoundMode, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueReport, QueueRequest, open,
 };
+pub use gate::Gate;
 pub use port::{MAX_PORTS, XskFrame, XskPort};

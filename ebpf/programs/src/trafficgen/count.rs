@@ -86,11 +86,7 @@ fn reflect(ctx: &XdpContext) -> u32 {
 
 #[inline(always)]
 fn classify(ctx: &XdpContext) -> Found {
-    const CONTROL: Found = Found {
-        class: Class::Control,
-        ours: false,
-        bad_checksum: false,
-    };
+    const CONTROL: Found = Found { class: Class::Control, ours: false, bad_checksum: false };
     let mut offset = 12;
     let mut ethertype = 0;
     let mut tags = 0;
@@ -150,11 +146,7 @@ fn ipv4(ctx: &XdpContext, offset: usize) -> Option<Found> {
         };
         bad_checksum = fold(sum) != 0xffff || transport_is_bad(ctx, offset + 20, length, protocol, pseudo);
     }
-    Some(Found {
-        class,
-        ours: is_ours(ctx, offset + header_length, protocol),
-        bad_checksum,
-    })
+    Some(Found { class, ours: is_ours(ctx, offset + header_length, protocol), bad_checksum })
 }
 
 #[inline(always)]
@@ -183,11 +175,7 @@ fn ipv6(ctx: &XdpContext, offset: usize) -> Option<Found> {
         }
         bad_checksum = transport_is_bad(ctx, offset + 40, length, protocol, pseudo);
     }
-    Some(Found {
-        class,
-        ours: is_ours(ctx, offset + 40, protocol),
-        bad_checksum,
-    })
+    Some(Found { class, ours: is_ours(ctx, offset + 40, protocol), bad_checksum })
 }
 
 /// Whether a traffic generator made this packet: UDP and ICMP by the marker in the payload, TCP by its port.

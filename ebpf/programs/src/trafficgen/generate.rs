@@ -152,12 +152,7 @@ fn write_headers(ctx: &XdpContext, state: &GeneratorState) -> Option<()> {
     let address_sum = (address >> 16) + (address & 0xffff);
     let ip_checksum_at = setting!(IP_CHECKSUM_AT);
     if ip_checksum_at != 0 {
-        put(
-            data,
-            end,
-            ip_checksum_at,
-            (!fold(setting!(IP_SUM) + address_sum)).to_be(),
-        )?;
+        put(data, end, ip_checksum_at, (!fold(setting!(IP_SUM) + address_sum)).to_be())?;
     }
     let mut sum = setting!(SUM) + port + (sequence >> 16) + (sequence & 0xffff);
     if setting!(SUM_HAS_ADDRESS) != 0 {
