@@ -244,7 +244,10 @@ fn of_ten_million_packets_too_fast_for_the_worker_each_has_a_counter() {
     let traffic = Traffic { frame_length: 64, ..traffic(&pair, Protocol::Udp, false) };
     let books = flood(&pair, 1, "l2", &traffic, PACKETS, Class::Ipv4Udp);
     books.assert_closed("10 million packets of 64 bytes at once, l2", PACKETS);
-    assert!(books.summary.kernel("lost") > 0, "a worker that runs and finds its ring full has the program shed");
+    assert!(
+        books.summary.kernel("lost") > 0,
+        "a worker that runs and finds its ring full has the program shed"
+    );
     assert_eq!(books.summary.number("/totals/bytes"), books.summary.packets() * 64);
 }
 
