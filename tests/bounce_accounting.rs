@@ -148,6 +148,7 @@ impl Books {
             ("veth", "refused: ring full", self.sent.refused.unwrap()),
             ("driver", "handed to XDP", self.arrived),
             ("XDP program", "steered", summary.kernel("steered")),
+            ("XDP program", "lost: queue full", summary.kernel("lost")),
             ("XDP program", "passed", summary.kernel("passed")),
             ("XDP program", "malformed", summary.kernel("malformed")),
             ("socket", "rx ring full", summary.statistic("rx_ring_full")),
@@ -171,9 +172,20 @@ impl Books {
         assert_eq!(self.sent.packets, packets, "{what}: generated");
         let accepted = packets - self.sent.refused.unwrap();
         assert_eq!(self.arrived, accepted, "{what}: on the wire");
-        assert_eq!(summary.kernel("steered"), accepted, "{what}: steered");
+        assert_eq!(summary.kernel("steered") + summary.kernel("lost"), accepted, "{what}: steered or shed");
+        assert_eq!(
+            summary.cause("lost-queue-full"),
+            summary.kernel("lost"),
+            "{what}: the cause's own counter"
+        );
+        assert_eq!(
+            summary.queues("shed"),
+            summary.kernel("lost"),
+            "{what}: each shed packet belongs to a queue"
+        );
         assert_eq!((summary.kernel("passed"), summary.kernel("malformed")), (0, 0), "{what}: not steered");
-        let lost = summary.statistic("rx_ring_full") + summary.statistic("rx_dropped");
+        let lost =
+            summary.kernel("lost") + summary.statistic("rx_ring_full") + summary.statistic("rx_dropped");
         assert_eq!(summary.packets() + lost, accepted, "{what}: received");
         assert_eq!(summary.number("/totals/lost"), lost, "{what}: the summary's own sum");
         assert_eq!(summary.statistic("rx_invalid_descs"), 0, "{what}");
@@ -232,6 +244,10 @@ fn of_ten_million_packets_too_fast_for_the_worker_each_has_a_counter() {
     let traffic = Traffic { frame_length: 64, ..traffic(&pair, Protocol::Udp, false) };
     let books = flood(&pair, 1, "l2", &traffic, PACKETS, Class::Ipv4Udp);
     books.assert_closed("10 million packets of 64 bytes at once, l2", PACKETS);
+    assert!(
+        books.summary.kernel("lost") > 0,
+        "a worker that runs and finds its ring full has the program shed"
+    );
     assert_eq!(books.summary.number("/totals/bytes"), books.summary.packets() * 64);
 }
 

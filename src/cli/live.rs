@@ -60,14 +60,18 @@ fn total_line(before: &Snapshot, now: &Snapshot) -> String {
 
 fn queue_lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
     let seconds = (now.seconds - before.seconds).max(1e-3);
-    let lost = |queue: &QueueSnapshot| queue.statistics.rx_lost();
     now.workers
         .iter()
         .zip(&before.workers)
         .map(|(now_row, before_row)| {
             let packets = now_row.counters.rx_packets - before_row.counters.rx_packets;
             let of_worker = |snapshot: &Snapshot| -> u64 {
-                snapshot.queues.iter().filter(|queue| queue.worker == now_row.worker).map(lost).sum()
+                snapshot
+                    .queues
+                    .iter()
+                    .filter(|queue| queue.worker == now_row.worker)
+                    .map(QueueSnapshot::lost)
+                    .sum()
             };
             format!(
                 "        worker {}: rx {}pps  lost {}",

@@ -88,7 +88,7 @@ fn queues(snapshot: &Snapshot) -> Option<Table> {
             count(counters.dropped_total()),
             count(counters.tx_completed),
             count(counters.tx_kicks),
-            count(queue.statistics.rx_ring_full),
+            count(queue.shed + queue.statistics.rx_ring_full),
             count(queue.statistics.rx_dropped),
             count(queue.statistics.rx_fill_ring_empty_descs),
         ]);

@@ -22,13 +22,14 @@ mod counters;
 mod deny;
 mod error;
 mod filter;
+mod gates;
 mod room;
 mod services;
 mod steering;
 mod tables;
 mod test_run;
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -38,7 +39,7 @@ use aya::{
 use xfwd_ebpf_types::{Cause, MAX_QUEUES};
 
 pub(in crate::kernel) use self::services::{Numbers, Wanted, compile};
-use self::{attachment::Attachment, error::is_refused, filter::FilterMaps, tables::Tables};
+use self::{attachment::Attachment, error::is_refused, filter::FilterMaps, gates::Gates, tables::Tables};
 pub use self::{
     attachment::XdpMode,
     counters::KernelCounters,
@@ -63,6 +64,7 @@ pub struct XdpProgram {
     // Declared first and so dropped first: packets stop coming before the maps go.
     attachment: Option<Attachment>,
     sockets: XskMap<MapData>,
+    gates: Gates,
     tables: Tables,
     filter: FilterMaps,
     counters: PerCpuArray<MapData, u64>,
@@ -100,6 +102,7 @@ impl XdpProgram {
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,
+            gates: Gates::take(&mut object)?,
             tables: Tables::new(&mut object)?,
             filter: FilterMaps::new(&mut object, filter)?,
             counters: take_map(&mut object, "COUNTERS")?,
@@ -153,6 +156,23 @@ impl XdpProgram {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The map of the queues' gates, for [`Gate::new`](crate::port::xsk::Gate::new).
+    pub fn gates(&self) -> BorrowedFd<'_> {
+        self.gates.descriptor()
+    }
+
+    /// Packets for a queue that were dropped since its worker had closed the gate.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::QueueTooHigh`] from queue [`MAX_QUEUES`] on, [`XdpError::Map`] when the kernel refuses.
+    pub fn shed(&self, queue: u32) -> Result<u64, XdpError> {
+        if queue >= MAX_QUEUES {
+            return Err(XdpError::QueueTooHigh { queue });
+        }
+        self.gates.shed(queue)
     }
 
     /// Attaches the program to an interface (index, and name for messages) in exactly the given mode. An

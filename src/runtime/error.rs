@@ -141,6 +141,9 @@ pub enum StartError {
     /// A socket could not be duplicated to read its statistics.
     #[error("cannot duplicate a socket to read its statistics: {0}")]
     Duplicate(#[source] std::io::Error),
+    /// The map by which workers tell the XDP program that their rings are full could not be mapped.
+    #[error("cannot map the gates of the XDP program (`mmap`): {0}")]
+    Gate(#[source] std::io::Error),
 }
 
 /// Why a run ended that nobody had stopped.

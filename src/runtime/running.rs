@@ -168,6 +168,7 @@ impl Running {
             .map(|socket| QueueSnapshot {
                 report: socket.report.clone(),
                 worker: socket.worker,
+                shed: self.shed(&socket.report),
                 // A socket whose interface is gone has nothing to tell any more.
                 statistics: options::statistics(socket.fd.as_fd()).unwrap_or_default(),
             })
@@ -230,6 +231,13 @@ impl Running {
         rules
     }
 
+    /// Packets for a socket that the XDP program dropped, since the socket's ring was full.
+    fn shed(&self, queue: &QueueReport) -> u64 {
+        let programs = self.programs();
+        let program = self.links.iter().position(|link| link.name == queue.interface);
+        program.and_then(|index| programs[index].shed(queue.queue).ok()).unwrap_or_default()
+    }
+
     fn interfaces(&self) -> Vec<InterfaceSnapshot> {
         let programs = self.programs();
         self.links
@@ -244,6 +252,7 @@ impl Running {
                     steered: counters.total(CauseClass::Steered),
                     passed: counters.total(CauseClass::Passed),
                     dropped: counters.total(CauseClass::Dropped),
+                    lost: counters.total(CauseClass::Lost),
                     malformed: counters.total(CauseClass::Malformed),
                     causes: causes.map(|(_, name, packets)| (name, packets)).collect(),
                 }

@@ -52,7 +52,7 @@ pub struct Totals {
     pub verdicts: Verdicts,
     /// Frames that the kernel gave back as sent.
     pub sent: u64,
-    /// Packets that were steered to a socket and lost before it, since its rings were full or empty.
+    /// Packets for a socket that were lost before it, since its rings were full or empty.
     pub lost: u64,
 }
 
@@ -82,6 +82,8 @@ pub struct InterfaceSnapshot {
     pub passed: u64,
     /// Packets dropped, by rules and by the deny list.
     pub dropped: u64,
+    /// Packets dropped since the worker of their queue did not keep up.
+    pub lost: u64,
     /// Packets with broken headers, left to the host network stack.
     pub malformed: u64,
     /// Packets by cause; causes without a packet are left out.
@@ -97,8 +99,17 @@ pub struct QueueSnapshot {
     pub report: QueueReport,
     /// Worker that owns it.
     pub worker: usize,
+    /// Packets for this socket that the XDP program dropped, since the rx ring was full: shed before the socket sees them.
+    pub shed: u64,
     /// What the kernel lost on its way.
     pub statistics: XdpStatistics,
+}
+
+impl QueueSnapshot {
+    /// Packets for this socket that were lost before the worker, shed ones included.
+    pub fn lost(&self) -> u64 {
+        self.shed + self.statistics.rx_lost()
+    }
 }
 
 /// One worker.
@@ -116,8 +127,7 @@ pub struct WorkerRow {
 
 impl Totals {
     pub(super) fn of(workers: &[WorkerRow], queues: &[QueueSnapshot]) -> Self {
-        let mut totals =
-            Self { lost: queues.iter().map(|queue| queue.statistics.rx_lost()).sum(), ..Self::default() };
+        let mut totals = Self { lost: queues.iter().map(QueueSnapshot::lost).sum(), ..Self::default() };
         for WorkerRow { counters, .. } in workers {
             totals.packets += counters.rx_packets;
             totals.bytes += counters.rx_bytes;

@@ -23,7 +23,9 @@ use crate::kernel::link::{Link, LinkChange, LinkWatcher};
 use crate::kernel::promiscuous::Promiscuous;
 use crate::kernel::xdp::{XdpMode, XdpProgram, room_mark};
 use crate::packet::MacAddress;
-use crate::port::xsk::{self, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest};
+use crate::port::xsk::{
+    self, Gate, MAX_PORTS, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueRequest,
+};
 use crate::worker::{Counters, Interface, WorkerContext};
 
 impl Runner {
@@ -64,7 +66,7 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
         );
     }
     let besides = besides(options, plan);
-    let mut programs = load(plan, &kernel, &links, &besides, &opened)?;
+    let mut programs = load(plan, &kernel, &links, &besides, &mut opened)?;
     let deny = start_deny(plan, &mut programs)?;
 
     let sockets = duplicate(&opened)?;
@@ -219,14 +221,15 @@ fn load(
     kernel: &KernelPlan,
     links: &[Link],
     besides: &[Besides],
-    opened: &Opened,
+    opened: &mut Opened,
 ) -> Result<Vec<XdpProgram>, StartError> {
     let hosts = host_addresses()?;
     let mut programs = Vec::new();
     for (link, besides) in links.iter().zip(besides) {
         let mut program = XdpProgram::load_with(&plans::steering(plan, *besides, &hosts), kernel)?;
-        for port in opened.ports.iter().flatten().filter(|port| port.interface() == link.name) {
+        for port in opened.ports.iter_mut().flatten().filter(|port| port.interface() == link.name) {
             program.insert_socket(port.queue(), &port.socket())?;
+            port.set_gate(Gate::new(program.gates(), port.queue()).map_err(StartError::Gate)?);
         }
         programs.push(program);
     }

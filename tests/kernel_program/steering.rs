@@ -6,6 +6,7 @@ use xfwd_netns::lab_or_skip;
 use xfwd::kernel::xdp::{
     KernelCounters, SteeredService, Steering, XdpAction, XdpError, XdpProgram, address_key,
 };
+use xfwd::port::xsk::Gate;
 use xfwd_ebpf_types::{Cause, CauseClass, MAX_HOST_ADDRESSES, MAX_QUEUES, Outcome};
 
 use crate::packets::*;
@@ -283,6 +284,29 @@ fn queue_without_socket_passes() {
     program.remove_socket(0).unwrap();
     expect_cause(&program, "socket removed", &frame, Cause::PassedNoSocket);
     drop(first);
+}
+
+#[test]
+fn a_closed_gate_drops_what_would_be_steered_and_nothing_else() {
+    lab_or_skip!();
+    let (program, _socket) = with_socket(&all());
+    let mut gate = Gate::new(program.gates(), 0).unwrap();
+    let mut other = Gate::new(program.gates(), 1).unwrap();
+    let steered = frame4(&ipv4(VIP4, TCP, &tcp(PORT, 0, b"")));
+    let to_host = frame4(&ipv4(HOST4, TCP, &tcp(PORT, 0, b"")));
+    other.set(true);
+    expect_cause(&program, "the gate of another queue", &steered, Cause::SteeredService);
+    gate.set(true);
+    for _ in 0..3 {
+        let lost = |counters: &KernelCounters| counters.get(Cause::LostQueueFull);
+        expect(&program, "closed", &steered, XdpAction::Drop, lost);
+    }
+    expect_cause(&program, "closed, to the host", &to_host, Cause::PassedHost);
+    expect_cause(&program, "closed, ARP", &ethernet(&[], ARP, &arp()), Cause::PassedArp);
+    assert_eq!((program.shed(0).unwrap(), program.shed(1).unwrap()), (3, 0));
+    assert!(matches!(program.shed(MAX_QUEUES), Err(XdpError::QueueTooHigh { queue: MAX_QUEUES })));
+    drop(gate);
+    expect_cause(&program, "opened", &steered, Cause::SteeredService);
 }
 
 #[test]

@@ -197,7 +197,7 @@ impl Summary {
         self.number("/totals/packets")
     }
 
-    /// `steered`, `passed` or `malformed`, summed over all interfaces.
+    /// `steered`, `passed`, `lost` or `malformed`, summed over all interfaces.
     pub fn kernel(&self, what: &str) -> u64 {
         self.sum("interfaces", what)
     }
@@ -211,6 +211,11 @@ impl Summary {
     pub fn statistic(&self, name: &str) -> u64 {
         let queues = self.rows("queues").iter();
         queues.map(|queue| queue["statistics"][name].as_u64().unwrap()).sum()
+    }
+
+    /// A counter of the queues, such as `shed`, summed over all of them.
+    pub fn queues(&self, name: &str) -> u64 {
+        self.sum("queues", name)
     }
 
     /// A counter of the workers, such as `bounced` or `tx_completed`, summed over all of them.

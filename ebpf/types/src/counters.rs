@@ -11,6 +11,8 @@ pub enum CauseClass {
     Passed,
     /// Dropped.
     Dropped,
+    /// To be redirected, but the queue's worker does not keep up: dropped.
+    Lost,
     /// Broken headers; left to the host network stack.
     Malformed,
 }
@@ -69,6 +71,8 @@ causes! {
     SteeredFragment = 11, Steered, "steered-fragment";
     /// ICMP for a service: an echo request to its address, or an error about a packet from its address and port.
     SteeredIcmp = 12, Steered, "steered-icmp";
+    /// To be steered, but the worker has closed the gate of a queue whose rx ring was full ([`Gate`](crate::Gate)): dropped.
+    LostQueueFull = 13, Lost, "lost-queue-full";
 }
 
 impl Cause {

@@ -10,6 +10,7 @@
 mod counters;
 pub mod deny;
 pub mod filter;
+mod gate;
 mod headers;
 pub mod latency;
 #[cfg(feature = "aya")]
@@ -19,6 +20,7 @@ mod steering;
 pub mod trafficgen;
 
 pub use counters::{Cause, CauseClass};
+pub use gate::Gate;
 pub use headers::{Fragment, Headers, MAX_IPV6_EXTENSIONS, MAX_VLAN_TAGS, Outcome};
 pub use room::{MAX_ROOM, MIN_ROOM, RoomMark};
 pub use steering::{

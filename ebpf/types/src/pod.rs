@@ -8,7 +8,7 @@
 
 use crate::deny::DenySettings;
 use crate::filter::{Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, RuleCounter};
-use crate::{Headers, NetworkKey, PortKey, ServiceKey, Settings};
+use crate::{Gate, Headers, NetworkKey, PortKey, ServiceKey, Settings};
 
 /// Whether fields of these sizes fill the type: then there is no room for padding.
 const fn fills<T>(field_bytes: &[usize]) -> bool {
@@ -45,6 +45,7 @@ pod!(Settings { steer, room, networks });
 pod!(ServiceKey { address, port, protocol, scope });
 pod!(NetworkKey { length, address });
 pod!(PortKey { length, network, protocol, scope, port });
+pod!(Gate { closed, fill, shed, rest });
 pod!(Headers {
     outcome,
     ip_version,

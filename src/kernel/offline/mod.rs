@@ -69,7 +69,7 @@ impl Decision {
             Self::Cause(cause, room) => {
                 let action = match cause.class() {
                     CauseClass::Steered => XdpAction::Redirect,
-                    CauseClass::Dropped => XdpAction::Drop,
+                    CauseClass::Dropped | CauseClass::Lost => XdpAction::Drop,
                     CauseClass::Passed | CauseClass::Malformed => XdpAction::Pass,
                 };
                 Ruling { action, cause: cause.name(), room }

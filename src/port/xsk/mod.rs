@@ -31,6 +31,7 @@
 mod bind;
 mod brand;
 mod fragments;
+mod gate;
 mod kick;
 pub mod options;
 mod port;
@@ -38,4 +39,5 @@ mod port;
 pub use bind::{
     BindError, BoundMode, MAX_SINGLE_BUFFER_MTU, Mode, OpenRequest, Opened, QueueReport, QueueRequest, open,
 };
+pub use gate::Gate;
 pub use port::{MAX_PORTS, XskFrame, XskPort};

@@ -11,6 +11,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
 use super::brand::Brand;
 use super::fragments::Fragments;
+use super::gate::Gate;
 use super::kick::{self, Kick};
 use crate::hints::prefetch;
 use crate::pipeline::{BATCH_SIZE, Span};
@@ -86,6 +87,7 @@ pub struct XskPort {
     scratch: [FrameDesc; BATCH_SIZE],
     fragments: Fragments<XskFrame>,
     room_mark: Option<RoomMark>,
+    gate: Option<Gate>,
 }
 
 /// The rings of one socket, as `xsk-rs` gives them.
@@ -123,6 +125,7 @@ impl XskPort {
             scratch: [FrameDesc::default(); BATCH_SIZE],
             fragments: Fragments::new(),
             room_mark: None,
+            gate: None,
         }
     }
 
@@ -130,6 +133,13 @@ impl XskPort {
     /// ([`kernel::xdp::room_mark`](crate::kernel::xdp::room_mark)). Without a mark a packet begins where its frame begins.
     pub fn set_room_mark(&mut self, mark: RoomMark) {
         self.room_mark = Some(mark);
+    }
+
+    /// Closes the gate of the queue, the port's own, while the rx ring is full. Without one the kernel finds out for each packet.
+    pub fn set_gate(&mut self, mut gate: Gate) {
+        // Rx and tx ring have the same size.
+        gate.set_ring(self.tx_size as u32);
+        self.gate = Some(gate);
     }
 
     /// Name of the interface.
@@ -214,6 +224,9 @@ impl Port for XskPort {
     #[inline]
     fn receive(&mut self, received: &mut Received<XskFrame>) {
         let room = received.room().min(BATCH_SIZE);
+        if let Some(gate) = &mut self.gate {
+            gate.watch(self.rx.nb_avail_exact());
+        }
         // SAFETY: the descriptors are overwritten with what the rx ring holds, which are frames of this UMEM: the fill
         // ring was given no other.
         let count = unsafe { self.rx.consume(&mut self.scratch[..room]) };

@@ -13,7 +13,7 @@ use xfwd_ebpf_types::filter::{
     MAX_FILTER_PREFIXES, MAX_FLOWS, RuleCounter,
 };
 use xfwd_ebpf_types::{
-    Cause, Headers, MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_QUEUES, MAX_SERVICES, PortKey,
+    Cause, Gate, Headers, MAX_HOST_ADDRESSES, MAX_NETWORKS, MAX_PORTS, MAX_QUEUES, MAX_SERVICES, PortKey,
     ServiceKey, Settings,
 };
 
@@ -27,6 +27,10 @@ const IN_PAGES: usize = BPF_F_MMAPABLE as usize;
 /// AF_XDP socket of each receive queue.
 #[btf_map]
 pub static XSKS: XskMap<{ MAX_QUEUES as usize }> = XskMap::new();
+
+/// Where the worker of each receive queue says that it takes no more for now. It writes there by `mmap`.
+#[btf_map]
+pub static GATES: Array<Gate, { MAX_QUEUES as usize }, IN_PAGES> = Array::new();
 
 /// What is steered besides services.
 #[btf_map]

@@ -1,11 +1,13 @@
 //! Steer or pass: what becomes of a packet whose headers are known.
 
+use core::arch::asm;
+
 use aya_ebpf::{bindings::xdp_action, maps::lpm_trie};
 use xfwd_ebpf_types::{Cause, Fragment, Headers, NetworkKey, Outcome, PortKey, ServiceKey, Settings};
 
 use crate::{
     filter,
-    maps::{COUNTERS, HOST_ADDRESSES, NETWORKS, PORT_KEY_BYTES, PORTS, SERVICES, SETTINGS, XSKS},
+    maps::{COUNTERS, GATES, HOST_ADDRESSES, NETWORKS, PORT_KEY_BYTES, PORTS, SERVICES, SETTINGS, XSKS},
     packet::Packet,
     parse::{ICMP, ICMPV6, TCP, UDP, bounded_offset, forget_path, parse},
 };
@@ -261,9 +263,13 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u64; 2] {
 }
 
 /// Redirects to the socket of the packet's queue, with this much room in front if there can be, or passes when there is no
-/// socket.
+/// socket. What the worker has no room for is dropped.
 #[inline(always)]
 fn redirect(packet: &Packet, cause: Cause, room: u8) -> u32 {
+    if is_shed(packet.queue()) {
+        count(Cause::LostQueueFull as u32);
+        return xdp_action::XDP_DROP;
+    }
     match XSKS.redirect(packet.queue(), u64::from(xdp_action::XDP_PASS)) {
         Ok(action) => {
             count(cause as u32);
@@ -275,6 +281,24 @@ fn redirect(packet: &Packet, cause: Cause, room: u8) -> u32 {
         }
         Err(_) => pass(Cause::PassedNoSocket as u32),
     }
+}
+
+/// Whether the gate of a queue is closed, and so one more packet shed.
+#[inline(always)]
+fn is_shed(queue: u32) -> bool {
+    let Some(gate) = GATES.get_ptr_mut(queue) else {
+        return false;
+    };
+    // SAFETY: the element is as large as a Gate. User space may write the word meanwhile, so it is read as it is.
+    if unsafe { (&raw const (*gate).closed).read_volatile() } == 0 {
+        return false;
+    }
+    // An atomic addition, which `core` does not have for this target: in generic mode several CPUs receive from one queue.
+    // SAFETY: eight bytes of the element, and nothing but this writes them.
+    unsafe {
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) &raw mut (*gate).shed, in(reg) 1_u64, options(nostack));
+    }
+    true
 }
 
 #[inline(always)]
