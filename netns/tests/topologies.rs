@@ -26,14 +26,16 @@ fn bind(host: &Namespace, address: IpAddr, port: u16) -> io::Result<UdpSocket> {
 
 /// Exchanges a datagram of `bytes` bytes between two addresses, there and back.
 fn exchange(client: (&Namespace, IpAddr), server: (&Namespace, IpAddr), bytes: usize) -> io::Result<()> {
-    let (listener, socket) = (bind(server.0, server.1, 7)?, bind(client.0, client.1, 0)?);
+    // A port that the kernel chooses: for a moment, a process that another test starts still holds the socket that was closed here.
+    let (listener, socket) = (bind(server.0, server.1, 0)?, bind(client.0, client.1, 0)?);
+    let server = listener.local_addr()?;
     let question = vec![b'?'; bytes];
     let mut buffer = vec![0; bytes + 1];
-    socket.send_to(&question, (server.1, 7))?;
+    socket.send_to(&question, server)?;
     let (length, from) = listener.recv_from(&mut buffer)?;
     assert_eq!(length, bytes);
     listener.send_to(&buffer[..length], from)?;
-    assert_eq!(socket.recv_from(&mut buffer)?, (bytes, SocketAddr::new(server.1, 7)));
+    assert_eq!(socket.recv_from(&mut buffer)?, (bytes, server));
     Ok(())
 }
 
