@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classifier::Destination;
+use super::classifier::Lookups;
 use super::control::{Compiled, WorkerCounts};
 use super::policer::{Seen, Ticks};
 use super::{Action, Facts, is_exempt};
@@ -27,8 +27,8 @@ impl Filter {
     }
 
     #[inline(always)]
-    fn judge<'c>(&'c self, packet: &mut Packet<'_>, now: Ticks, last: &mut Destination<'c>) -> Verdict {
-        let Compiled { classifier, actions, counted, .. } = &*self.compiled;
+    fn judge(&self, index: usize, packet: &mut Packet<'_>, now: Ticks, lookups: &mut Lookups<'_>) -> Verdict {
+        let Compiled { actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
         // These come here only if nothing at all stays in the kernel.
@@ -36,7 +36,7 @@ impl Filter {
             return Verdict::Continue;
         }
         let mut start = 0;
-        while let Some(rule) = classifier.next_match_in(bytes, headers, start, last) {
+        while let Some(rule) = lookups.next_match(index, bytes, headers, start) {
             start = rule + 1;
             if self.has_policers && !self.acts(rule, bytes, len, headers, now) {
                 continue;
@@ -73,8 +73,11 @@ impl Stage for Filter {
 
     fn process(&mut self, batch: &mut Batch<'_>) {
         let now = if self.has_policers { self.compiled.policers.ticks(batch.now()) } else { Ticks::NONE };
-        let mut last = Destination::of(&self.compiled.classifier);
-        batch.each_undecided(|packet| self.judge(packet, now, &mut last));
+        let mut lookups = Lookups::of(&self.compiled.classifier, batch);
+        for index in batch.undecided() {
+            let verdict = self.judge(index, batch.packet_mut(index), now, &mut lookups);
+            batch.decide(index, verdict);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::linear::holds_with;
 use super::{Facts, Match, PrefixSet, Rule};
 use crate::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
+use crate::pipeline::{BATCH_SIZE, Batch};
 use pairs::Pairs;
 use vectors::Vectors;
 
@@ -116,54 +117,15 @@ impl Classifier {
     /// finds.
     #[inline]
     pub fn next_match(&self, facts: &Facts, start: usize) -> Option<usize> {
-        let packet = Packet {
-            values: Values::of(facts),
-            src: Address::new(facts.ip_version, &facts.src),
-            dst: Address::new(facts.ip_version, &facts.dst),
-        };
+        let packet = Packet::of_facts(facts);
+        let of_facts = || *facts;
         match &self.compiled {
             Compiled::Vectors(vectors) => {
-                vectors.search(&packet, vectors.destination(packet.dst), &|| *facts, start)
+                let row = vectors.row(&packet, vectors.destination(packet.dst));
+                vectors.search(&row, &of_facts, start)
             }
-            Compiled::Pairs(pairs) => pairs.search(&packet, pairs.destination(packet.dst), &|| *facts, start),
+            Compiled::Pairs(pairs) => pairs.search(&packet, pairs.destination(packet.dst), &of_facts, start),
         }
-    }
-
-    /// What [`next_match`](Self::next_match) finds for the packet of these bytes, by what most rules ask for. All [`Facts`] are
-    /// gathered only if a rule that may match asks for more. `last` is what was found for packets before.
-    #[inline(always)]
-    pub(super) fn next_match_in<'c>(
-        &'c self,
-        bytes: &[u8],
-        headers: &Headers,
-        start: usize,
-        last: &mut Destination<'c>,
-    ) -> Option<usize> {
-        let facts = || Facts::of(bytes, headers);
-        let Some(packet) = Packet::of(bytes, headers) else {
-            return self.next_match_of_facts(&facts(), start);
-        };
-        match &self.compiled {
-            Compiled::Vectors(vectors) => {
-                if packet.dst != last.address {
-                    last.address = packet.dst;
-                    last.vector = vectors.destination(packet.dst);
-                }
-                vectors.search(&packet, last.vector, &facts, start)
-            }
-            Compiled::Pairs(pairs) => {
-                if packet.dst != last.address {
-                    last.address = packet.dst;
-                    last.labels = pairs.destination(packet.dst);
-                }
-                pairs.search(&packet, last.labels, &facts, start)
-            }
-        }
-    }
-
-    #[cold]
-    fn next_match_of_facts(&self, facts: &Facts, start: usize) -> Option<usize> {
-        self.next_match(facts, start)
     }
 
     /// Bytes of memory that a lookup may touch.
@@ -196,8 +158,68 @@ impl Address {
     }
 }
 
+/// The lookups of a batch: what [`Classifier::next_match`] finds, by what most rules ask for. All [`Facts`] are gathered only
+/// if a rule that may match asks for more.
+pub(super) struct Lookups<'c> {
+    compiled: &'c Compiled,
+    last: Destination<'c>,
+    /// By packet; in the form of vectors.
+    rows: [vectors::Row; BATCH_SIZE],
+}
+
+impl<'c> Lookups<'c> {
+    /// What can be looked up for all packets of a batch ahead: so their searches overlap in the processor, and what they wait for
+    /// is not waited for once a packet.
+    #[inline]
+    pub fn of(classifier: &'c Classifier, batch: &Batch<'_>) -> Self {
+        let compiled = &classifier.compiled;
+        let rows = [vectors::Row::default(); BATCH_SIZE];
+        let mut lookups = Self { compiled, last: Destination::of(classifier), rows };
+        if let Compiled::Vectors(vectors) = compiled {
+            for index in batch.undecided() {
+                let packet = batch.packet(index);
+                let (bytes, headers) = (packet.bytes(), packet.headers());
+                let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
+                let last = &mut lookups.last;
+                if packet.dst != last.address {
+                    last.address = packet.dst;
+                    last.vector = vectors.destination(packet.dst);
+                }
+                let row = vectors.row(&packet, last.vector);
+                vectors.prefetch(&row);
+                lookups.rows[index] = row;
+            }
+        }
+        lookups
+    }
+
+    /// The first rule from `start` on that matches the packet at `index`, which has these bytes.
+    #[inline(always)]
+    pub fn next_match(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        headers: &Headers,
+        start: usize,
+    ) -> Option<usize> {
+        let facts = || Facts::of(bytes, headers);
+        match self.compiled {
+            Compiled::Vectors(vectors) => vectors.search(&self.rows[index], &facts, start),
+            Compiled::Pairs(pairs) => {
+                let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
+                let last = &mut self.last;
+                if packet.dst != last.address {
+                    last.address = packet.dst;
+                    last.labels = pairs.destination(packet.dst);
+                }
+                pairs.search(&packet, last.labels, &facts, start)
+            }
+        }
+    }
+}
+
 /// What holds for the destination of the packet before: packets to the same address, such as that of a service, often come in a row.
-pub(super) struct Destination<'c> {
+struct Destination<'c> {
     address: Address,
     /// One of these, by form.
     vector: vectors::Vector,
@@ -206,7 +228,7 @@ pub(super) struct Destination<'c> {
 
 impl<'c> Destination<'c> {
     /// Of a classifier, before the first packet.
-    pub fn of(classifier: &'c Classifier) -> Self {
+    fn of(classifier: &'c Classifier) -> Self {
         let address = Address::None;
         let (vector, labels): (_, &[_]) = match &classifier.compiled {
             Compiled::Vectors(vectors) => (vectors.destination(address), &[]),
@@ -225,7 +247,21 @@ struct Packet {
 }
 
 impl Packet {
-    /// The same as by way of [`Facts`]; `None` for what is not well-formed IP.
+    fn of_facts(facts: &Facts) -> Self {
+        Self {
+            values: Values::of(facts),
+            src: Address::new(facts.ip_version, &facts.src),
+            dst: Address::new(facts.ip_version, &facts.dst),
+        }
+    }
+
+    /// By way of [`Facts`].
+    #[cold]
+    fn of_any(bytes: &[u8], headers: &Headers) -> Self {
+        Self::of_facts(&Facts::of(bytes, headers))
+    }
+
+    /// The same; `None` for what is not well-formed IP.
     #[inline(always)]
     fn of(bytes: &[u8], headers: &Headers) -> Option<Self> {
         if headers.outcome != Outcome::Ip as u8 {

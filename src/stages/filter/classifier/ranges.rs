@@ -79,10 +79,11 @@ impl<T: Bits, V: Copy> Ranges<T, V> {
 
     #[inline(always)]
     pub fn find(&self, number: T) -> V {
+        let starts = &self.starts[..];
         let mut at = self.index[number.index(self.shift)] as usize;
         let mut step = self.first_step;
         while step > 0 {
-            if let Some(start) = self.starts.get(at + step) {
+            if let Some(start) = starts.get(at + step) {
                 at = select_unpredictable(*start <= number, at + step, at);
             }
             step /= 2;
