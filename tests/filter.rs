@@ -1,4 +1,4 @@
-//! The classifier finds the rule that going through the list finds.
+//! The classifier finds the rule that going through the list finds, in both of its forms.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -7,12 +7,21 @@ mod support;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xfwd::packet::parse;
-use xfwd::stages::filter::{Classifier, Facts, Rule, linear};
+use xfwd::stages::filter::{Classifier, Facts, Form, Rule, linear};
 
 use support::{classbench, packets, rules};
 
 fn facts(packet: &[u8]) -> Facts {
     Facts::of(packet, &parse(packet, packet.len()))
+}
+
+/// A list in each form.
+fn forms(list: &[Rule]) -> [Classifier; 2] {
+    [Form::Vectors, Form::Pairs].map(|form| {
+        let classifier = Classifier::with_form(list, form);
+        assert_eq!(classifier.form(), form);
+        classifier
+    })
 }
 
 /// Every match of a packet, by repeated lookups.
@@ -30,12 +39,14 @@ proptest! {
 
     #[test]
     fn the_classifier_is_the_list(list in rules::list(40), packets in vec(rules::packet(), 60)) {
-        let classifier = Classifier::new(&list);
+        let forms = forms(&list);
         for packet in &packets {
             let facts = facts(packet);
             let expected = all_matches(|start| linear::next_match(&list, &facts, start));
-            let found = all_matches(|start| classifier.next_match(&facts, start));
-            prop_assert_eq!(found, expected, "{:?}", facts);
+            for classifier in &forms {
+                let found = all_matches(|start| classifier.next_match(&facts, start));
+                prop_assert_eq!(&found, &expected, "{:?} {:?}", classifier.form(), facts);
+            }
         }
     }
 }
@@ -43,13 +54,16 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Long lists are where buckets are split.
+    /// Long lists are where buckets are split, and where a vector has more than a chunk.
     #[test]
     fn the_classifier_is_the_list_when_it_is_long(list in rules::list(600), seed in any::<u64>()) {
-        let classifier = Classifier::new(&list);
+        let forms = forms(&list);
         for packet in (0..500).map(|n| packets::packet(seed.wrapping_add(n))) {
             let facts = facts(&packet);
-            prop_assert_eq!(classifier.first_match(&facts), linear::first_match(&list, &facts), "{:?}", facts);
+            let expected = linear::first_match(&list, &facts);
+            for classifier in &forms {
+                prop_assert_eq!(classifier.first_match(&facts), expected, "{:?} {:?}", classifier.form(), facts);
+            }
         }
     }
 }
@@ -65,12 +79,14 @@ proptest! {
             rule.matches.dst.clear();
             (rule.matches.src_set, rule.matches.dst_set) = (None, None);
         }
-        let classifier = Classifier::new(&list);
+        let forms = forms(&list);
         for packet in (0..200).map(|n| packets::packet(seed.wrapping_add(n))) {
             let facts = facts(&packet);
             let expected = all_matches(|start| linear::next_match(&list, &facts, start));
-            let found = all_matches(|start| classifier.next_match(&facts, start));
-            prop_assert_eq!(found, expected, "{:?}", facts);
+            for classifier in &forms {
+                let found = all_matches(|start| classifier.next_match(&facts, start));
+                prop_assert_eq!(&found, &expected, "{:?} {:?}", classifier.form(), facts);
+            }
         }
     }
 }
@@ -80,10 +96,13 @@ proptest! {
 fn a_list_as_operators_write_them() {
     for (count, seed) in [(10, 1), (100, 2), (1_000, 3), (5_000, 4)] {
         let list = classbench::rules(count, seed);
-        let classifier = Classifier::new(&list);
+        let forms = forms(&list);
         for packet in classbench::packets(&list, 1_000, seed) {
             let facts = facts(&packet);
-            assert_eq!(classifier.first_match(&facts), linear::first_match(&list, &facts), "{facts:?}");
+            let expected = linear::first_match(&list, &facts);
+            for classifier in &forms {
+                assert_eq!(classifier.first_match(&facts), expected, "{:?} {facts:?}", classifier.form());
+            }
         }
     }
 }

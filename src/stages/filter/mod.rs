@@ -26,7 +26,7 @@ pub mod rule;
 mod set;
 mod stage;
 
-pub use classifier::Classifier;
+pub use classifier::{Classifier, Form};
 pub use control::{FilterControl, RuleCounters};
 pub use facts::Facts;
 pub(crate) use facts::{is_exempt, is_neighbour_discovery};

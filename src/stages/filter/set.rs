@@ -43,6 +43,12 @@ impl PrefixSet {
         self.prefixes.split_at(self.ipv4)
     }
 
+    /// First and last address, as IPv4-mapped IPv6 address, of what the IPv4 and the IPv6 prefixes hold: in order, none
+    /// touches another.
+    pub(super) fn ranges(&self) -> &[Vec<(u128, u128)>; 2] {
+        &self.ranges
+    }
+
     /// Number of prefixes.
     pub fn len(&self) -> usize {
         self.prefixes.len()
@@ -69,9 +75,13 @@ impl PrefixSet {
 
 /// The addresses of prefixes of one version, which are in order.
 fn ranges(prefixes: &[Prefix]) -> Vec<(u128, u128)> {
+    merged(prefixes.iter().map(|prefix| prefix.mapped_range()))
+}
+
+/// Ranges in order of their first number; what overlaps or touches becomes one.
+pub(super) fn merged(ordered: impl Iterator<Item = (u128, u128)>) -> Vec<(u128, u128)> {
     let mut ranges: Vec<(u128, u128)> = Vec::new();
-    for prefix in prefixes {
-        let (first, last) = prefix.mapped_range();
+    for (first, last) in ordered {
         match ranges.last_mut() {
             Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
             _ => ranges.push((first, last)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classifier::Destination;
+use super::classifier::Lookups;
 use super::control::{Compiled, WorkerCounts};
 use super::policer::{Seen, Ticks};
 use super::{Action, Facts, is_exempt};
@@ -27,8 +27,8 @@ impl Filter {
     }
 
     #[inline(always)]
-    fn judge<'c>(&'c self, packet: &mut Packet<'_>, now: Ticks, last: &mut Destination<'c>) -> Verdict {
-        let Compiled { classifier, actions, counted, .. } = &*self.compiled;
+    fn judge(&self, index: usize, packet: &mut Packet<'_>, now: Ticks, lookups: &mut Lookups<'_>) -> Verdict {
+        let Compiled { actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
         // These come here only if nothing at all stays in the kernel.
@@ -36,7 +36,7 @@ impl Filter {
             return Verdict::Continue;
         }
         let mut start = 0;
-        while let Some(rule) = classifier.next_match_in(bytes, headers, start, last) {
+        while let Some(rule) = lookups.next_match(index, bytes, headers, start) {
             start = rule + 1;
             if self.has_policers && !self.acts(rule, bytes, len, headers, now) {
                 continue;
@@ -73,8 +73,11 @@ impl Stage for Filter {
 
     fn process(&mut self, batch: &mut Batch<'_>) {
         let now = if self.has_policers { self.compiled.policers.ticks(batch.now()) } else { Ticks::NONE };
-        let mut last = Destination::of(&self.compiled.classifier);
-        batch.each_undecided(|packet| self.judge(packet, now, &mut last));
+        let mut lookups = Lookups::of(&self.compiled.classifier, batch);
+        for index in batch.undecided() {
+            let verdict = self.judge(index, batch.packet_mut(index), now, &mut lookups);
+            batch.decide(index, verdict);
+        }
     }
 }
 
@@ -84,7 +87,7 @@ mod tests {
 
     use etherparse::PacketBuilder;
 
-    use super::super::{FilterControl, Per, Rate, RateLimit, Rule};
+    use super::super::{FilterControl, Form, Per, Rate, RateLimit, Rule};
     use super::*;
     use crate::testing::{Harness, built};
 
@@ -108,27 +111,37 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_decides_wins_and_each_counts_what_it_acted_on() {
-        let mut control = FilterControl::new(vec![
-            rule("off", Action::Continue, |_| {}),
-            rule("seen", Action::Count, |rule| rule.matches.protocol = vec![17]),
-            rule("friend", Action::Accept, |rule| rule.matches.src = vec!["10.1.0.0/16".parse().unwrap()]),
-            rule("ten", Action::Drop, |rule| rule.matches.src = vec!["10.0.0.0/8".parse().unwrap()]),
-            rule("echo", Action::Bounce, |rule| rule.matches.dst_port = vec![7..=7]),
-        ]);
-        let mut workers = [Harness::new(control.stage()), Harness::new(control.stage())];
-        let packets = [
-            packet([10, 0, 0, 1], 7),
-            packet([10, 1, 0, 1], 7),
-            packet([11, 0, 0, 1], 7),
-            packet([11, 0, 0, 1], 8),
-        ];
-        let found = workers[0].step(&packets).packets;
-        let verdicts: Vec<_> = found.iter().map(|processed| processed.verdict).collect();
-        assert_eq!(verdicts, [DROPPED, Verdict::Continue, Verdict::Bounce, Verdict::Continue]);
-        assert_eq!(found[2].bytes[..6], [2, 0, 0, 0, 0, 1], "bounced to the sender");
-        workers[1].step(&packets[..2]);
-        let counted: Vec<_> = control.counters().into_iter().map(|rule| (rule.packets, rule.bytes)).collect();
-        assert_eq!(counted, [(0, 0), (6, 6 * 42), (2, 2 * 42), (2, 2 * 42), (1, 42)]);
+        // The second list is too long to be compiled to vectors.
+        for (switched_off, form) in [(0, Form::Vectors), (5_000, Form::Pairs)] {
+            let mut rules = vec![
+                rule("off", Action::Continue, |_| {}),
+                rule("seen", Action::Count, |rule| rule.matches.protocol = vec![17]),
+                rule("friend", Action::Accept, |rule| {
+                    rule.matches.src = vec!["10.1.0.0/16".parse().unwrap()]
+                }),
+                rule("ten", Action::Drop, |rule| rule.matches.src = vec!["10.0.0.0/8".parse().unwrap()]),
+                rule("echo", Action::Bounce, |rule| rule.matches.dst_port = vec![7..=7]),
+            ];
+            rules.extend((0..switched_off).map(|n| rule(&format!("off-{n}"), Action::Continue, |_| {})));
+            let mut control = FilterControl::new(rules);
+            let stages = [control.stage(), control.stage()];
+            assert_eq!(stages[0].compiled.classifier.form(), form);
+            let mut workers = stages.map(Harness::new);
+            let packets = [
+                packet([10, 0, 0, 1], 7),
+                packet([10, 1, 0, 1], 7),
+                packet([11, 0, 0, 1], 7),
+                packet([11, 0, 0, 1], 8),
+            ];
+            let found = workers[0].step(&packets).packets;
+            let verdicts: Vec<_> = found.iter().map(|processed| processed.verdict).collect();
+            assert_eq!(verdicts, [DROPPED, Verdict::Continue, Verdict::Bounce, Verdict::Continue]);
+            assert_eq!(found[2].bytes[..6], [2, 0, 0, 0, 0, 1], "bounced to the sender");
+            workers[1].step(&packets[..2]);
+            let counted: Vec<_> =
+                control.counters().into_iter().take(5).map(|rule| (rule.packets, rule.bytes)).collect();
+            assert_eq!(counted, [(0, 0), (6, 6 * 42), (2, 2 * 42), (2, 2 * 42), (1, 42)]);
+        }
     }
 
     #[test]

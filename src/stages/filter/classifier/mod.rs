@@ -1,49 +1,55 @@
 //! The rule that matches, without looking at every rule.
 //!
-//! # How
+//! # Two forms
 //!
-//! 1. **Addresses to labels.** Each different prefix (or set) that a rule asks for is a label. The source address
-//!    gives, by one search in a sorted table, all labels that hold for it: nested prefixes, so a handful; the
-//!    destination address likewise. "Any address" is a label of both.
-//! 2. **Pairs to buckets.** Each rule lies in the bucket of its pair of labels, in one hash table. Of the pairs of a
-//!    packet's labels few have a bucket: two bits, one kept with each label, rule out nearly all of the others
-//!    without looking into the table.
-//! 3. **Buckets to rules.** A bucket with more than a few rules is split by port, protocol, VLAN and so on, by what tells its
-//!    rules apart best. What is left is compared rule by rule, in order.
+//! A list is compiled to one of two forms ([`Form`]), which find the same:
 //!
-//! Every label, bucket and split knows the first rule in it, and is passed over when a rule before that is known to match.
+//! * [`vectors`]: for each field one lookup gives a bit for each rule; the fields' bits are joined by AND. The work is the same for
+//!   every packet and has hardly a branch that depends on it, but grows with the rules, and memory with their square.
+//! * [`pairs`]: labels of both addresses, and a hash table of the pairs of labels. The work hardly grows with the rules, memory
+//!   grows as they do, but which way a lookup goes nobody can predict.
 //!
-//! Against tuple space search this probes by how deep prefixes are nested (two to five, in real lists) and not by
-//! how many combinations of prefix lengths there are (hundreds); against bit vectors and decision trees, memory
-//! grows with the rules and nothing else. `benches/micro/filter.rs` measures it.
+//! `benches/micro/filter.rs` compares both by size, and [`Classifier::memory_bytes`] tells their memory; what is known so far is in
+//! `docs/performance.md`. The vectors' sizes are bounded by the constants below.
 
-mod addresses;
-mod bucket;
 mod pairs;
+mod ranges;
+mod vectors;
 
 use super::facts::VLAN_ID;
 use super::linear::holds_with;
-use super::{Action, Facts, Match, PrefixSet, Rule};
+use super::{Facts, Match, PrefixSet, Rule};
 use crate::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
-use addresses::{Addresses, Label, LabelSource};
-use bucket::{Buckets, Keys};
+use crate::pipeline::{BATCH_SIZE, Batch};
 use pairs::Pairs;
+use vectors::Vectors;
 
-/// A rule with lists of prefixes lies in a bucket for each pair of them, if these are no more; else the list is a
-/// label by itself.
-const MOST_PAIRS: usize = 64;
-const NO_MATCH: u32 = u32::MAX;
+/// A list of more rules is compiled to pairs.
+const MOST_RULES_IN_VECTORS: usize = 4_096;
+/// Vectors that would take more bytes than this are not used: they would not stay in the cache.
+const MOST_BYTES_OF_VECTORS: usize = 4 << 20;
 
 /// A list of rules, compiled.
 #[derive(Debug)]
 pub struct Classifier {
-    src: Addresses,
-    dst: Addresses,
-    pairs: Pairs,
-    buckets: Buckets,
-    /// By rule: what bucket and entry do not say yet. Few rules have any of it.
-    rest: Vec<Option<Box<Rest>>>,
+    compiled: Compiled,
+}
+
+#[derive(Debug)]
+enum Compiled {
+    Vectors(Vectors),
+    Pairs(Pairs),
+}
+
+/// How a list is compiled. What is found is the same; time and memory differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Form {
+    /// A bit for each rule, by field: for lists up to some thousand rules.
+    Vectors,
+    /// Pairs of what holds for source and destination, in a hash table: for long lists.
+    Pairs,
 }
 
 /// What is left to be checked of a rule.
@@ -62,45 +68,43 @@ impl Rest {
 }
 
 impl Classifier {
-    /// Compiles a list. Rules that are switched off ([`Action::Continue`]) are left out.
+    /// Compiles a list, to the form that suits it. Rules that are switched off ([`Action::Continue`](super::Action::Continue)) are left out.
     ///
     /// # Panics
     ///
     /// For 2^32 - 1 rules or more.
     pub fn new(rules: &[Rule]) -> Self {
-        assert!(rules.len() < NO_MATCH as usize);
-        let mut places = Places::default();
-        let mut rest = Vec::with_capacity(rules.len());
-        for (index, rule) in rules.iter().enumerate() {
-            if rule.action == Action::Continue {
-                rest.push(None);
-                continue;
-            }
-            let mut left = Rest { matches: rule.matches.clone(), not: rule.not.clone() };
-            let (src, dst) = places.labels(&mut left.matches);
-            let entry = bucket::Entry::of(index as u32, &mut left.matches, |matches| {
-                left.not.is_some() || *matches != Match::default()
-            });
-            rest.push(entry.has_rest().then(|| Box::new(left)));
-            for src in &src {
-                for dst in &dst {
-                    places.buckets.entry((*src, *dst)).or_default().push((entry, index));
-                }
-            }
-        }
-        let keys: Vec<Keys> = rules.iter().map(|rule| Keys::of(&rule.matches)).collect();
-        let mut buckets = Buckets::default();
-        let pairs: Vec<(u32, u32, bucket::Node)> = places
-            .buckets
-            .iter()
-            .map(|((src, dst), entries)| (*src, *dst, buckets.build(entries, &keys)))
-            .collect();
-        Self {
-            src: Addresses::build(&places.src, pairs.iter().map(|(src, dst, node)| (*src, *dst, node.first))),
-            dst: Addresses::build(&places.dst, pairs.iter().map(|(src, dst, node)| (*dst, *src, node.first))),
-            pairs: Pairs::build(&pairs),
-            buckets,
-            rest,
+        let vectors = (rules.len() <= MOST_RULES_IN_VECTORS)
+            .then(|| Vectors::new(rules))
+            .flatten()
+            .filter(|vectors| vectors.vector_bytes() <= MOST_BYTES_OF_VECTORS && !vectors.leave_too_much());
+        let compiled = match vectors {
+            Some(vectors) => Compiled::Vectors(vectors),
+            None => Compiled::Pairs(Pairs::new(rules)),
+        };
+        Self { compiled }
+    }
+
+    /// Compiles a list to a form, for tests and measurements. Vectors of which more than 65,536 differ do not exist: such a
+    /// list is compiled to pairs all the same, as [`form`](Self::form) tells.
+    ///
+    /// # Panics
+    ///
+    /// Like [`new`](Self::new).
+    pub fn with_form(rules: &[Rule], form: Form) -> Self {
+        let vectors = if form == Form::Vectors { Vectors::new(rules) } else { None };
+        let compiled = match vectors {
+            Some(vectors) => Compiled::Vectors(vectors),
+            None => Compiled::Pairs(Pairs::new(rules)),
+        };
+        Self { compiled }
+    }
+
+    /// To which form the list is compiled.
+    pub fn form(&self) -> Form {
+        match self.compiled {
+            Compiled::Vectors(_) => Form::Vectors,
+            Compiled::Pairs(_) => Form::Pairs,
         }
     }
 
@@ -114,89 +118,23 @@ impl Classifier {
     /// finds.
     #[inline]
     pub fn next_match(&self, facts: &Facts, start: usize) -> Option<usize> {
-        let packet = Packet {
-            values: Values::of(facts),
-            src: Address::new(facts.ip_version, &facts.src),
-            dst: Address::new(facts.ip_version, &facts.dst),
-        };
-        self.search(&packet, self.dst.labels(packet.dst), &|| *facts, start)
-    }
-
-    /// What [`next_match`](Self::next_match) finds for the packet of these bytes, by what most rules ask for. All [`Facts`] are
-    /// gathered only if a rule that may match asks for more. `last` is what was found for packets before.
-    #[inline(always)]
-    pub(super) fn next_match_in<'c>(
-        &'c self,
-        bytes: &[u8],
-        headers: &Headers,
-        start: usize,
-        last: &mut Destination<'c>,
-    ) -> Option<usize> {
-        let facts = || Facts::of(bytes, headers);
-        let Some(packet) = Packet::of(bytes, headers) else {
-            return self.next_match_of_facts(&facts(), start);
-        };
-        if packet.dst != last.address {
-            *last = Destination { address: packet.dst, labels: self.dst.labels(packet.dst) };
-        }
-        self.search(&packet, last.labels, &facts, start)
-    }
-
-    #[cold]
-    fn next_match_of_facts(&self, facts: &Facts, start: usize) -> Option<usize> {
-        self.next_match(facts, start)
-    }
-
-    #[inline(always)]
-    fn search(
-        &self,
-        packet: &Packet,
-        dst: &[Label],
-        facts: &impl Fn() -> Facts,
-        start: usize,
-    ) -> Option<usize> {
-        let values = &packet.values;
-        let mut search = Search { classifier: self, facts, values, start: start as u32, best: NO_MATCH };
-        for a in self.src.labels(packet.src) {
-            for b in dst {
-                if a.first.max(b.first) < search.best
-                    && a.may_meet(b.id)
-                    && b.may_meet(a.id)
-                    && let Some(node) = self.pairs.get(a.id, b.id)
-                {
-                    search.node(node);
-                }
+        let packet = Packet::of_facts(facts);
+        let of_facts = || *facts;
+        match &self.compiled {
+            Compiled::Vectors(vectors) => {
+                let row = vectors.row(&packet, vectors.destination(packet.dst));
+                vectors.search(&row, &of_facts, start)
             }
+            Compiled::Pairs(pairs) => pairs.search(&packet, pairs.destination(packet.dst), &of_facts, start),
         }
-        (search.best != NO_MATCH).then_some(search.best as usize)
     }
 
     /// Bytes of memory that a lookup may touch.
     pub fn memory_bytes(&self) -> usize {
-        self.src.memory_bytes()
-            + self.dst.memory_bytes()
-            + self.pairs.memory_bytes()
-            + self.buckets.memory_bytes()
-            + size_of_val(&self.rest[..])
-            + self.rest.iter().flatten().count() * size_of::<Rest>()
-    }
-}
-
-/// Where the rules lie, while the classifier is built.
-#[derive(Default)]
-struct Places {
-    src: LabelSource,
-    dst: LabelSource,
-    buckets: std::collections::BTreeMap<(u32, u32), Vec<(bucket::Entry, usize)>>,
-}
-
-impl Places {
-    /// The labels of a rule's addresses; conditions that they stand for are taken out of `matches`.
-    fn labels(&mut self, matches: &mut Match) -> (Vec<u32>, Vec<u32>) {
-        let small = matches.src.len().max(1) * matches.dst.len().max(1) <= MOST_PAIRS;
-        let src = self.src.of(&mut matches.src, &mut matches.src_set, small);
-        let dst = self.dst.of(&mut matches.dst, &mut matches.dst_set, small);
-        (src, dst)
+        match &self.compiled {
+            Compiled::Vectors(vectors) => vectors.memory_bytes(),
+            Compiled::Pairs(pairs) => pairs.memory_bytes(),
+        }
     }
 }
 
@@ -221,16 +159,83 @@ impl Address {
     }
 }
 
-/// The labels of the destination of the packet before: packets to the same address, such as that of a service, often come in a row.
-pub(super) struct Destination<'c> {
+/// The lookups of a batch: what [`Classifier::next_match`] finds, by what most rules ask for. All [`Facts`] are gathered only
+/// if a rule that may match asks for more.
+pub(super) struct Lookups<'c> {
+    compiled: &'c Compiled,
+    last: Destination<'c>,
+    /// By packet; in the form of vectors.
+    rows: [vectors::Row; BATCH_SIZE],
+}
+
+impl<'c> Lookups<'c> {
+    /// What can be looked up for all packets of a batch ahead: so their searches overlap in the processor, and what they wait for
+    /// is not waited for once a packet.
+    #[inline]
+    pub fn of(classifier: &'c Classifier, batch: &Batch<'_>) -> Self {
+        let compiled = &classifier.compiled;
+        let rows = [vectors::Row::default(); BATCH_SIZE];
+        let mut lookups = Self { compiled, last: Destination::of(classifier), rows };
+        if let Compiled::Vectors(vectors) = compiled {
+            for index in batch.undecided() {
+                let packet = batch.packet(index);
+                let (bytes, headers) = (packet.bytes(), packet.headers());
+                let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
+                let last = &mut lookups.last;
+                if packet.dst != last.address {
+                    last.address = packet.dst;
+                    last.vector = vectors.destination(packet.dst);
+                }
+                let row = vectors.row(&packet, last.vector);
+                vectors.prefetch(&row);
+                lookups.rows[index] = row;
+            }
+        }
+        lookups
+    }
+
+    /// The first rule from `start` on that matches the packet at `index`, which has these bytes.
+    #[inline(always)]
+    pub fn next_match(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        headers: &Headers,
+        start: usize,
+    ) -> Option<usize> {
+        let facts = || Facts::of(bytes, headers);
+        match self.compiled {
+            Compiled::Vectors(vectors) => vectors.search(&self.rows[index], &facts, start),
+            Compiled::Pairs(pairs) => {
+                let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
+                let last = &mut self.last;
+                if packet.dst != last.address {
+                    last.address = packet.dst;
+                    last.labels = pairs.destination(packet.dst);
+                }
+                pairs.search(&packet, last.labels, &facts, start)
+            }
+        }
+    }
+}
+
+/// What holds for the destination of the packet before: packets to the same address, such as that of a service, often come in a row.
+struct Destination<'c> {
     address: Address,
-    labels: &'c [Label],
+    /// One of these, by form.
+    vector: vectors::Vector,
+    labels: &'c [pairs::Label],
 }
 
 impl<'c> Destination<'c> {
     /// Of a classifier, before the first packet.
-    pub fn of(classifier: &'c Classifier) -> Self {
-        Self { address: Address::None, labels: classifier.dst.labels(Address::None) }
+    fn of(classifier: &'c Classifier) -> Self {
+        let address = Address::None;
+        let (vector, labels): (_, &[_]) = match &classifier.compiled {
+            Compiled::Vectors(vectors) => (vectors.destination(address), &[]),
+            Compiled::Pairs(pairs) => (vectors::Vector::default(), pairs.destination(address)),
+        };
+        Self { address, vector, labels }
     }
 }
 
@@ -243,7 +248,21 @@ struct Packet {
 }
 
 impl Packet {
-    /// The same as by way of [`Facts`]; `None` for what is not well-formed IP.
+    fn of_facts(facts: &Facts) -> Self {
+        Self {
+            values: Values::of(facts),
+            src: Address::new(facts.ip_version, &facts.src),
+            dst: Address::new(facts.ip_version, &facts.dst),
+        }
+    }
+
+    /// By way of [`Facts`].
+    #[cold]
+    fn of_any(bytes: &[u8], headers: &Headers) -> Self {
+        Self::of_facts(&Facts::of(bytes, headers))
+    }
+
+    /// The same; `None` for what is not well-formed IP.
     #[inline(always)]
     fn of(bytes: &[u8], headers: &Headers) -> Option<Self> {
         if headers.outcome != Outcome::Ip as u8 {
@@ -274,7 +293,7 @@ impl Packet {
     }
 }
 
-/// Values of a packet in the form that buckets compare; [`Values::NONE`] for what it does not have.
+/// Values of a packet in the form that lookups compare; [`Values::NONE`] for what it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Values {
     protocol: u32,
@@ -302,74 +321,6 @@ impl Values {
             length: facts.length.unwrap_or(Self::NONE),
             fragment: facts.fragment.map_or(Self::NONE, |fragment| u32::from(fragment != Fragment::No)),
         }
-    }
-}
-
-/// One lookup.
-struct Search<'c, F> {
-    classifier: &'c Classifier,
-    /// Gathers the facts that [`Values`] leave out.
-    facts: &'c F,
-    values: &'c Values,
-    start: u32,
-    /// The first rule known to match so far.
-    best: u32,
-}
-
-impl<F: Fn() -> Facts> Search<'_, F> {
-    /// Looks into a bucket or a part of one, as deep as it is split.
-    #[inline(always)]
-    fn node(&mut self, mut node: bucket::Node) {
-        while node.first < self.best {
-            let Some(split) = self.classifier.buckets.split_of(node) else {
-                self.leaf(node);
-                return;
-            };
-            if let Some(part) = self.classifier.buckets.part(split, split.field.value(self.values)) {
-                self.inner(part);
-            }
-            node = split.others;
-        }
-    }
-
-    /// A part of a split, which may be split again.
-    #[inline(always)]
-    fn inner(&mut self, node: bucket::Node) {
-        if node.first >= self.best {
-            return;
-        }
-        if self.classifier.buckets.split_of(node).is_some() {
-            self.deeper(node);
-        } else {
-            self.leaf(node);
-        }
-    }
-
-    #[inline(never)]
-    fn deeper(&mut self, node: bucket::Node) {
-        self.node(node);
-    }
-
-    #[inline(always)]
-    fn leaf(&mut self, node: bucket::Node) {
-        for entry in self.classifier.buckets.entries(node) {
-            if entry.rule >= self.best {
-                return;
-            }
-            if entry.rule >= self.start
-                && entry.fits(self.values)
-                && (!entry.has_rest() || self.rest_holds(entry.rule))
-            {
-                self.best = entry.rule;
-                return;
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn rest_holds(&self, rule: u32) -> bool {
-        let facts = (self.facts)();
-        self.classifier.rest[rule as usize].as_ref().is_none_or(|rest| rest.holds(&facts))
     }
 }
 

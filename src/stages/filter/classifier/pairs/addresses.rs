@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::{Prefix, PrefixSet};
-use super::{Address, NO_MATCH};
+use super::super::super::{Prefix, PrefixSet};
+use super::super::Address;
+use super::super::ranges::{Bits, Ranges};
+use super::NO_MATCH;
 
 /// The label that holds for every address, and for packets without one.
 const ANY: u32 = 0;
-/// Bits of an address that the first table is indexed by, at most: more tables of this size would not stay in the cache.
-const MOST_INDEX_BITS: u32 = 16;
 
 /// A label that holds for an address.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Label {
+pub(in super::super) struct Label {
     pub id: u32,
     /// The first rule that has this label.
     pub first: u32,
@@ -81,8 +81,8 @@ impl LabelSource {
 /// From an address to its labels.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    ipv4: Ranges<u32>,
-    ipv6: Ranges<u128>,
+    ipv4: Ranges<u32, Slice>,
+    ipv6: Ranges<u128, Slice>,
     /// The labels of each range, one behind the other; those of no address come first.
     labels: Vec<Label>,
     /// Number of labels of a packet without address: 1 or 0.
@@ -121,8 +121,8 @@ impl Addresses {
             }
         }
         Self {
-            ipv4: Ranges::build(ipv4, &any, &mut labels),
-            ipv6: Ranges::build(ipv6, &any, &mut labels),
+            ipv4: Cuts::build(ipv4, &any, &mut labels),
+            ipv6: Cuts::build(ipv6, &any, &mut labels),
             without_address: any.len(),
             labels,
         }
@@ -151,82 +151,33 @@ struct Slice {
     end: u32,
 }
 
-/// An address of one family as number.
-trait Bits: Copy + Ord {
-    const ZERO: Self;
-    const BITS: u32;
-    /// The number without its last bits.
-    fn index(self, shift: u32) -> usize;
-    /// The number behind this one.
-    fn next(self) -> Option<Self>;
-}
-
-impl Bits for u32 {
-    const ZERO: Self = 0;
-    const BITS: u32 = u32::BITS;
-    #[inline(always)]
-    fn index(self, shift: u32) -> usize {
-        (self >> shift) as usize
-    }
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
-
-impl Bits for u128 {
-    const ZERO: Self = 0;
-    const BITS: u32 = u128::BITS;
-    #[inline(always)]
-    fn index(self, shift: u32) -> usize {
-        (self >> shift) as usize
-    }
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
-
-/// The addresses of a family, cut into ranges in which the same labels hold.
-#[derive(Debug)]
-struct Ranges<T> {
-    /// First address of each range, in order, from 0 on.
+/// The addresses of a family, cut where the labels that hold change.
+struct Cuts<T> {
     starts: Vec<T>,
     slices: Vec<Slice>,
-    /// By leading bits: number of ranges that start before the first address with these bits.
-    index: Vec<u32>,
-    /// Bits of an address that are not leading.
-    shift: u32,
 }
 
-impl<T: Bits> Ranges<T> {
+impl<T: Bits> Cuts<T> {
     /// `prefixes` are first and last address and label; each lies within another or is apart from it.
-    fn build(mut prefixes: Vec<(T, T, Label)>, any: &[Label], labels: &mut Vec<Label>) -> Self {
+    fn build(mut prefixes: Vec<(T, T, Label)>, any: &[Label], labels: &mut Vec<Label>) -> Ranges<T, Slice> {
         // The wider of two that start together comes first.
         prefixes.sort_unstable_by(|a, b| (a.0, b.1, a.2.id).cmp(&(b.0, a.1, b.2.id)));
         let outside = Slice { start: 0, end: any.len() as u32 };
-        let mut ranges = Self { starts: vec![T::ZERO], slices: vec![outside], index: Vec::new(), shift: 0 };
+        let mut cuts = Self { starts: vec![T::ZERO], slices: vec![outside] };
         // Last address and labels of the prefixes that hold the place where the sweep is.
         let mut open: Vec<(T, Slice)> = Vec::new();
         for (first, last, label) in prefixes {
-            ranges.close(&mut open, outside, Some(first));
+            cuts.close(&mut open, outside, Some(first));
             let around = open.last().map_or(outside, |(_, slice)| *slice);
             let start = labels.len() as u32;
             labels.extend_from_within(around.start as usize..around.end as usize);
             labels.push(label);
             let slice = Slice { start, end: labels.len() as u32 };
-            ranges.set(first, slice);
+            cuts.set(first, slice);
             open.push((last, slice));
         }
-        ranges.close(&mut open, outside, None);
-        let index_bits = ranges.starts.len().ilog2().clamp(1, MOST_INDEX_BITS);
-        ranges.shift = T::BITS - index_bits;
-        let mut behind = 0;
-        for bits in 0..=1 << index_bits {
-            while behind < ranges.starts.len() && ranges.starts[behind].index(ranges.shift) < bits {
-                behind += 1;
-            }
-            ranges.index.push(behind as u32);
-        }
-        ranges
+        cuts.close(&mut open, outside, None);
+        Ranges::new(cuts.starts, cuts.slices)
     }
 
     /// Ends the prefixes that end before `until`.
@@ -249,18 +200,5 @@ impl<T: Bits> Ranges<T> {
             self.starts.push(first);
         }
         self.slices.push(slice);
-    }
-
-    #[inline]
-    fn find(&self, address: T) -> Slice {
-        let bits = address.index(self.shift);
-        let (from, to) = (self.index[bits] as usize, self.index[bits + 1] as usize);
-        let behind = from + self.starts[from..to].partition_point(|start| *start <= address);
-        // The first range starts at 0, so there is one that starts at or before the address.
-        self.slices[behind - 1]
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(&self.starts[..]) + size_of_val(&self.slices[..]) + size_of_val(&self.index[..])
     }
 }

@@ -4,7 +4,7 @@ use super::bucket::Node;
 
 /// Open addressing with linear probing, at most half full.
 #[derive(Debug)]
-pub(super) struct Pairs {
+pub(super) struct Table {
     slots: Vec<Slot>,
     shift: u32,
 }
@@ -17,7 +17,7 @@ struct Slot {
 
 const EMPTY: u64 = u64::MAX;
 
-impl Pairs {
+impl Table {
     pub fn build(pairs: &[(u32, u32, Node)]) -> Self {
         let size = (pairs.len() * 2).next_power_of_two().max(2);
         let mut table = Self {

@@ -2,8 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use super::super::Match;
-use super::{NO_MATCH, Values};
+use super::super::super::{FragmentKind, Match};
+use super::super::Values;
+use super::NO_MATCH;
 
 /// A bucket with so many entries is compared one by one: that takes about as long as splitting it would save.
 const LEAF_ENTRIES: usize = 8;
@@ -114,7 +115,6 @@ pub(super) struct Keys([Vec<(u32, u32)>; FIELDS.len()]);
 
 impl Keys {
     pub fn of(matches: &Match) -> Self {
-        use super::super::FragmentKind;
         fn wide<T: Copy + Into<u32>>(ranges: &[RangeInclusive<T>]) -> Vec<(u32, u32)> {
             ranges.iter().map(|range| ((*range.start()).into(), (*range.end()).into())).collect()
         }

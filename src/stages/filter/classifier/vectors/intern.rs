@@ -1,0 +1,39 @@
+//! Each different vector once.
+
+use foldhash::{HashMap, HashMapExt};
+
+use super::{Chunk, Vector};
+
+/// Vectors of one length, found by what they hold.
+pub(super) struct Intern {
+    chunks: usize,
+    vectors: Vec<Chunk>,
+    known: HashMap<Box<[Chunk]>, Vector>,
+}
+
+impl Intern {
+    pub fn new(chunks: usize) -> Self {
+        Self { chunks, vectors: Vec::new(), known: HashMap::new() }
+    }
+
+    /// Chunks of a vector.
+    pub fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// The number of a vector; `None` if there are no more numbers.
+    pub fn number(&mut self, vector: &[Chunk]) -> Option<Vector> {
+        if let Some(number) = self.known.get(vector) {
+            return Some(*number);
+        }
+        let number = Vector(u16::try_from(self.known.len()).ok()?);
+        self.known.insert(vector.into(), number);
+        self.vectors.extend_from_slice(vector);
+        Some(number)
+    }
+
+    /// All vectors, by number.
+    pub fn into_vectors(self) -> Vec<Chunk> {
+        self.vectors
+    }
+}
