@@ -16,6 +16,9 @@ macro_rules! tuple_of_stages {
             fn reads_headers(&self) -> bool {
                 $(self.$index.reads_headers() ||)* false
             }
+            fn reads_packets(&self) -> bool {
+                $(self.$index.reads_packets() ||)* false
+            }
             fn originates(&self) -> usize {
                 [$(self.$index.originates()),*].into_iter().fold(0, usize::saturating_add)
             }
@@ -71,6 +74,9 @@ impl Stage for Pipeline {
     }
     fn reads_headers(&self) -> bool {
         self.stages.iter().any(|stage| stage.reads_headers())
+    }
+    fn reads_packets(&self) -> bool {
+        self.stages.iter().any(|stage| stage.reads_packets())
     }
     fn originates(&self) -> usize {
         self.stages.iter().map(Stage::originates).fold(0, usize::saturating_add)
@@ -138,5 +144,34 @@ mod tests {
         assert_eq!(run(&mut boxed), expected);
         assert_eq!((fixed.0.seen, fixed.1.seen), (3, 2), "the second stage sees what the first left");
         assert!(!fixed.reads_headers() && !boxed.reads_headers());
+    }
+
+    /// Drops what it has not looked at.
+    struct Unseen;
+
+    impl Stage for Unseen {
+        fn name(&self) -> &str {
+            "unseen"
+        }
+        fn process(&mut self, batch: &mut Batch<'_>) {
+            batch.each_undecided(|_| Verdict::Drop(DropReason::Rule));
+        }
+        fn reads_headers(&self) -> bool {
+            false
+        }
+        fn reads_packets(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_chain_reads_packets_if_one_of_its_stages_does() {
+        assert!(!(Unseen, Unseen).reads_packets() && (Unseen, stages().0).reads_packets());
+        let mut boxed = Pipeline::new();
+        assert!(!boxed.reads_packets(), "nobody is there to read");
+        boxed.push(Box::new(Unseen));
+        assert!(!boxed.reads_packets());
+        boxed.push(Box::new(stages().0));
+        assert!(boxed.reads_packets());
     }
 }

@@ -23,6 +23,13 @@ pub trait Stage: Send {
         true
     }
 
+    /// Whether this stage reads or writes the bytes of packets at all. If no stage of the pipeline does, a worker does not have them brought
+    /// near. Who only counts and drops, or sends on unseen, says `false`: for the core that writes the next packet into that memory, it is worth
+    /// much if no other core has looked. Wrong is nothing but slow, and a stage that reads headers reads packets.
+    fn reads_packets(&self) -> bool {
+        true
+    }
+
     /// How many packets of its own this stage makes for one batch at most ([`Batch::allocate`]). A worker keeps so many frames at hand,
     /// up to [`MAX_ORIGINATED`](super::MAX_ORIGINATED) for all of its stages, and receives that many packets less at a time.
     /// It asks once, when it is made.
@@ -44,6 +51,9 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
     }
     fn reads_headers(&self) -> bool {
         (**self).reads_headers()
+    }
+    fn reads_packets(&self) -> bool {
+        (**self).reads_packets()
     }
     fn originates(&self) -> usize {
         (**self).originates()

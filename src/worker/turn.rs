@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::counters::WorkerCounters;
 use super::idle::{Idle, IdleState, Rest};
+use crate::hints::prefetch;
 use crate::pipeline::{BATCH_SIZE, Batch, Decided, DropReason, MAX_ORIGINATED, PortIndex, Stage, Verdict};
 use crate::port::{FramePool, Port, PortError, Received};
 
@@ -30,6 +31,7 @@ pub struct Worker<P: Port, S> {
     backlog_limit: usize,
     stage: S,
     reads_headers: bool,
+    reads_packets: bool,
     /// Frames that stages can make packets in.
     spares: Vec<P::Frame>,
     /// How many of them there are to be.
@@ -74,6 +76,7 @@ impl<P: Port, S: Stage> Worker<P, S> {
         let originates = stage.originates().min(MAX_ORIGINATED);
         Self {
             reads_headers: stage.reads_headers(),
+            reads_packets: stage.reads_headers() || stage.reads_packets(),
             spares: Vec::with_capacity(originates),
             originates,
             received: Received::with_limit(BATCH_SIZE - originates),
@@ -154,6 +157,10 @@ impl<P: Port, S: Stage> Worker<P, S> {
             let (buffer, span) = self.ports[port].buffer(frame);
             let len = received - span.start as u32;
             bytes += u64::from(len);
+            if self.reads_packets {
+                // Those of a whole batch are asked for before a stage looks at the first one, and another core has written them.
+                prefetch(buffer.as_ptr());
+            }
             batch.push_at(buffer, span, len);
         }
         counters.rx_bytes.add(bytes);

@@ -239,6 +239,12 @@ fn nothing_stays_with_the_host_when_everything_is_asked_for() {
     expect_cause(&program, "all", &cases[4].1, Cause::PassedHost);
     program.set_steering(&everything()).unwrap();
     expect_cause(&program, "everything", &cases[0].1, Cause::SteeredAll);
+    // Without services nobody looks at a packet, and the same packets leave.
+    program.set_steering(&Steering { services: Vec::new(), ..everything() }).unwrap();
+    for (what, frame) in cases {
+        expect_cause(&program, what, frame, Cause::SteeredAll);
+    }
+    expect_cause(&program, "no service any more", &tcp4, Cause::SteeredAll);
     // What has no socket goes to the host all the same.
     program.remove_socket(0).unwrap();
     for (what, frame) in cases {

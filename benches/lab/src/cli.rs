@@ -13,6 +13,7 @@ use crate::interrupt;
 use crate::report::{self, Report};
 use crate::run;
 use crate::subject::bare::Bare;
+use crate::subject::library;
 
 /// Length of one measurement, in seconds.
 const FULL_SECONDS: f64 = 0.7;
@@ -59,13 +60,24 @@ enum Command {
         /// Core.
         core: usize,
     },
+    /// A receiver on xfwd's library, its worker pinned to a core: the peer of the bare loop that receives.
+    #[command(hide = true)]
+    Library {
+        /// Interface.
+        interface: String,
+        /// Core.
+        core: usize,
+    },
 }
 
 /// Parses the command line and does what it says.
 pub fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
-    if let Some(Command::Bare { which, interface, core }) = &cli.command {
-        which.run(interface, *core)?;
+    if let Some(command) = &cli.command {
+        match command {
+            Command::Bare { which, interface, core } => which.run(interface, *core)?,
+            Command::Library { interface, core } => library::receive(interface, *core)?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let cases = case::select(case::all(cli.quick), &cli.only)?;

@@ -41,7 +41,7 @@ macro_rules! pod {
     };
 }
 
-pod!(Settings { steer, room, networks });
+pod!(Settings { steer, room, networks, services });
 pod!(ServiceKey { address, port, protocol, scope });
 pod!(NetworkKey { length, address });
 pod!(PortKey { length, network, protocol, scope, port });

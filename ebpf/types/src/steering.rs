@@ -23,6 +23,8 @@ pub struct Settings {
     /// Where there are services of several ports or addresses, which are in `PORTS`: bits of [`Settings::ADDRESSES`] and
     /// [`Settings::PREFIXES`].
     pub networks: u32,
+    /// 1 if there are services at all, else 0: without them, and with [`Settings::EVERYTHING`], no packet has to be looked at.
+    pub services: u32,
 }
 
 impl Settings {

@@ -227,6 +227,7 @@ impl Wanted {
             room: room(steering.room),
             networks: if has_addresses { Settings::ADDRESSES } else { 0 }
                 | if self.networks.is_empty() { 0 } else { Settings::PREFIXES },
+            services: u32::from(!self.services.is_empty() || !self.networks.is_empty()),
         }
     }
 }

@@ -261,8 +261,6 @@ impl Port for XskPort {
         let bytes = data.contents_mut();
         let (start, capacity) = (bytes.as_mut_ptr(), bytes.len());
         data.cursor().set_pos(end);
-        // Those of a whole batch are asked for before a stage looks at the first one, and another core has written them.
-        prefetch(start);
         // SAFETY: same bytes as above. Their lifetime is that of the borrow of the frame and of the UMEM, while
         // `DataMut` would tie it to itself.
         let buffer = unsafe { std::slice::from_raw_parts_mut(start, capacity) };

@@ -7,8 +7,14 @@ use crate::subject::testpmd::Testpmd;
 use crate::subject::two_lines::TwoLines;
 use crate::subject::xfwd::Xfwd;
 
-/// Everything leaves the kernel and goes back, with MAC addresses exchanged.
-pub const CONFIG: &str = include_str!("../../../../examples/bounce.toml");
+/// Every frame leaves the kernel, as with the peers, and goes back, with MAC addresses exchanged.
+pub const CONFIG: &str = r#"
+[dataplane]
+steer = "everything"
+
+[bounce]
+layer = "l2"
+"#;
 
 pub(super) fn cases() -> Vec<Case> {
     let traffic = Traffic::default();

@@ -54,7 +54,8 @@ fn contestants(measure: fn(&Bench, &dyn Subject) -> Outcome<Reading>) -> Vec<Con
         Contestant::new(subject.name(), move |bench| measure(bench, subject.as_ref()))
     };
     let xfwd = |way: &str| -> Box<dyn Subject> {
-        let config = format!("[dataplane]\nsteer = \"all\"\nidle = \"{way}\"\n[bounce]\nlayer = \"l2\"\n");
+        let config =
+            format!("[dataplane]\nsteer = \"everything\"\nidle = \"{way}\"\n[bounce]\nlayer = \"l2\"\n");
         Box::new(Xfwd { name: Some(format!("xfwd {way}")), ..Xfwd::new(config) })
     };
     let peers: [Box<dyn Subject>; 2] = [Box::new(Bare::Bounce), Box::new(Testpmd::Macswap)];

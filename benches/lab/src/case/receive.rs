@@ -3,12 +3,13 @@
 use super::{Case, Contestant, HEADLINE_ROUNDS, Unit};
 use crate::offer::{Counted, Traffic};
 use crate::subject::bare::Bare;
+use crate::subject::library::Library;
 use crate::subject::testpmd::Testpmd;
 use crate::subject::xfwd::Xfwd;
 
-/// Everything leaves the kernel, and the filter in the worker drops it: the second rule stands behind one that only a worker can
+/// All but the host's packets leave the kernel, and the filter in the worker drops them: the second rule stands behind one that only a worker can
 /// carry out.
-pub const CONFIG: &str = r#"
+const CONFIG: &str = r#"
 [dataplane]
 steer = "all"
 
@@ -35,11 +36,14 @@ pub(super) fn cases() -> Vec<Case> {
     }]
 }
 
-/// xfwd and its peers with this traffic.
+/// xfwd and its peers, all of which drop unseen whatever is in the queue but for those that say otherwise, with this traffic.
 pub fn contestants(traffic: &Traffic) -> Vec<Contestant> {
+    let filter = Xfwd { name: Some("xfwd, filter in the worker".to_owned()), ..Xfwd::new(CONFIG) };
     vec![
-        Contestant::throughput(Xfwd::new(CONFIG), traffic, Counted::Delivered),
+        Contestant::throughput(Library, traffic, Counted::Delivered),
         Contestant::throughput(Bare::Receive, traffic, Counted::Delivered),
+        Contestant::throughput(Bare::ReceiveAndRead, traffic, Counted::Delivered),
         Contestant::throughput(Testpmd::RxOnly, traffic, Counted::Delivered),
+        Contestant::throughput(filter, traffic, Counted::Delivered),
     ]
 }

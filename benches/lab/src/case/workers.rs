@@ -32,7 +32,8 @@ fn on_queues(queues: u32) -> Case {
 fn idle() -> Case {
     let ways = ["adaptive", "busy", "poll"];
     let contestant = |way: &&str| {
-        let config = format!("[dataplane]\nsteer = \"all\"\nidle = \"{way}\"\n[bounce]\nlayer = \"l2\"\n");
+        let config =
+            format!("[dataplane]\nsteer = \"everything\"\nidle = \"{way}\"\n[bounce]\nlayer = \"l2\"\n");
         let xfwd = Xfwd { name: Some(format!("xfwd {way}")), ..Xfwd::new(config) };
         Contestant::throughput(xfwd, &Traffic::default(), Counted::Returned)
     };

@@ -21,8 +21,10 @@ use crate::site::Site;
 pub enum Bare {
     /// Swaps MAC addresses and sends back.
     Bounce,
-    /// Receives and gives the frame back.
+    /// Receives and gives the frame back, unseen.
     Receive,
+    /// Receives, looks at the headers, and gives the frame back.
+    ReceiveAndRead,
 }
 
 impl Bare {
@@ -30,6 +32,7 @@ impl Bare {
         match self {
             Self::Bounce => "bounce",
             Self::Receive => "receive",
+            Self::ReceiveAndRead => "receive-and-read",
         }
     }
 
@@ -40,7 +43,8 @@ impl Bare {
         sched_setaffinity(Pid::from_raw(0), &set)?;
         match self {
             Self::Bounce => bounce::bounce(interface),
-            Self::Receive => bare_receive::receive(interface),
+            Self::Receive => bare_receive::receive(interface, false),
+            Self::ReceiveAndRead => bare_receive::receive(interface, true),
         }
         .map_err(|error| anyhow!("{error}"))
     }
@@ -48,7 +52,11 @@ impl Bare {
 
 impl Subject for Bare {
     fn name(&self) -> String {
-        "bare xsk-rs loop".to_owned()
+        match self {
+            Self::Bounce | Self::Receive => "bare xsk-rs loop",
+            Self::ReceiveAndRead => "bare xsk-rs loop, headers read",
+        }
+        .to_owned()
     }
 
     fn start(&self, bench: &Bench, site: &Site) -> Outcome<Box<dyn Running>> {
@@ -62,10 +70,10 @@ impl Subject for Bare {
         let child = site.subject.spawn(&mut command)?;
         let ready = match self {
             Self::Bounce => "bouncing on",
-            Self::Receive => bare_receive::READY,
+            Self::Receive | Self::ReceiveAndRead => bare_receive::READY,
         };
         child.wait_for(ready, PATIENCE)?;
-        Ok(Box::new(Process { child, counts: *self == Self::Receive }))
+        Ok(Box::new(Process { child, counts: *self != Self::Bounce }))
     }
 }
 
@@ -84,8 +92,6 @@ impl Running for Process {
             return Ok(Own::default());
         }
         let ended = self.child.stop(PATIENCE)?;
-        let received =
-            ended.stdout.lines().find_map(|line| line.strip_prefix(bare_receive::RECEIVED)?.parse().ok());
-        Ok(Own { received, sent: None })
+        Ok(Own { received: bare_receive::counted(&ended.stdout), sent: None })
     }
 }

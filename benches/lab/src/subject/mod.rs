@@ -2,6 +2,7 @@
 
 pub mod bare;
 mod bare_receive;
+pub mod library;
 pub mod linux;
 pub mod nftables;
 pub mod testpmd;

@@ -103,6 +103,13 @@ fn has_rules() -> bool {
     unsafe { core::ptr::read_volatile(&raw const FILTER_HAS_RULES) != 0 }
 }
 
+/// Whether packets are looked at here at all: there are rules, or entries of the deny list.
+#[inline(always)]
+pub fn looks_at_packets() -> bool {
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 of its definition.
+    has_rules() || unsafe { core::ptr::read_volatile(&raw const DENY) } != 0
+}
+
 /// Not a word that [`by_ipv4`] finds: its kind is one that leads elsewhere.
 pub const UNKNOWN: u32 = u32::MAX;
 

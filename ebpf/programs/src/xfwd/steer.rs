@@ -74,6 +74,9 @@ const _: () = assert!(size_of::<PortKey>() == size_of::<PortQuery>());
 /// Decides on one packet, counts the cause, and returns the XDP action.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
+    if let Some(room) = takes_unseen() {
+        return redirect(packet, Cause::SteeredAll, room);
+    }
     let source = filter::look_at_source(packet);
     if filter::drops_by_source(packet, source) {
         count(Cause::DroppedRule as u32);
@@ -128,6 +131,16 @@ pub fn steer(packet: &Packet) -> u32 {
     } else {
         Cause::PassedNoService
     } as u32)
+}
+
+/// The room for packets if all of them leave whatever is in them, so that nobody has to look. `None` if it depends on the packet.
+#[inline(always)]
+fn takes_unseen() -> Option<u8> {
+    if filter::looks_at_packets() {
+        return None;
+    }
+    let settings = SETTINGS.get(0)?;
+    (settings.steer == Settings::EVERYTHING && settings.services == 0).then_some(settings.room as u8)
 }
 
 /// Under which key the packet would be a service's, and what it is then counted as. `None` for what no service has.
