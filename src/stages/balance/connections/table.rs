@@ -10,7 +10,7 @@ use super::bucket::{Bucket, Entry, WAYS};
 use super::room::{Path, Place};
 use super::state::{Event, Lifetimes, State, Timeouts};
 use super::tick::Tick;
-use crate::hints::{huge_pages, prefetch};
+use crate::hints::{gather, huge_pages, prefetch};
 
 /// Buckets on a page of 4,096 bytes.
 const BUCKETS_PER_PAGE: usize = 4_096 / size_of::<Bucket>();
@@ -108,6 +108,7 @@ impl ConnectionTable {
                 .step_by(BUCKETS_PER_PAGE)
                 .for_each(|bucket| bucket.0[0] = fill);
         }
+        gather(&mut buckets);
         Self { buckets, lifetimes: timeouts.into(), cursor: 0, searched: None, counters: Arc::default() }
     }
 
