@@ -18,6 +18,26 @@ pub(crate) fn prefetch<T>(place: *const T) {
 /// Asks the kernel for huge pages behind memory that was allocated and not written to yet, where it gives them for the asking
 /// (`/sys/kernel/mm/transparent_hugepage/enabled` is `madvise` or `always`). Nothing but speed depends on it, so a refusal is no error.
 pub(crate) fn huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    advise(memory, libc::MADV_HUGEPAGE);
+}
+
+/// Asks the kernel to bring memory that has been written to together on huge pages, now (`MADV_COLLAPSE`, since Linux 6.1). What an
+/// allocator gives out for the second time has small pages, and [`huge_pages`] is about pages to come. Not done where the operator wants
+/// none (`never`), which this advice would override. No error either.
+pub(crate) fn gather<T>(memory: &mut [T]) {
+    /// The smallest huge page.
+    const HUGE_BYTES: usize = 2 << 20;
+    let setting = "/sys/kernel/mm/transparent_hugepage/enabled";
+    if std::mem::size_of_val(memory) < HUGE_BYTES
+        || std::fs::read_to_string(setting).is_ok_and(|setting| setting.contains("[never]"))
+    {
+        return;
+    }
+    advise(memory, libc::MADV_COLLAPSE);
+}
+
+/// For advice that changes neither what memory holds nor what may be done with it.
+fn advise<T>(memory: &mut [T], advice: libc::c_int) {
     /// Of the smallest page there is; only whole ones can be spoken of.
     const PAGE_BYTES: usize = 4_096;
     let bytes = std::mem::size_of_val(memory);
@@ -27,8 +47,8 @@ pub(crate) fn huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
         return;
     }
     let length = (bytes - before) / PAGE_BYTES * PAGE_BYTES;
-    // SAFETY: the range lies within `memory`, which is borrowed here, and the advice changes neither its content nor what may be done with it.
-    unsafe { libc::madvise(start.add(before).cast(), length, libc::MADV_HUGEPAGE) };
+    // SAFETY: the range lies within `memory`, which is borrowed here, and this advice changes neither its content nor what may be done with it.
+    unsafe { libc::madvise(start.add(before).cast(), length, advice) };
 }
 
 #[cfg(test)]
@@ -42,6 +62,7 @@ mod tests {
             huge_pages(memory.spare_capacity_mut());
             memory.resize(bytes, 7);
             prefetch(&memory);
+            gather(&mut memory);
             assert!(memory.iter().all(|&byte| byte == 7));
         }
     }

@@ -178,14 +178,42 @@ impl FlowWords {
     /// [`FiveTuple::keyed_hash`]: XXH3_64bits of the 40 bytes named in the documentation of this module.
     #[inline(always)]
     pub fn keyed_hash(&self, seed: u64) -> u64 {
+        self.hash_with(&HashKey::new(seed))
+    }
+
+    /// [`keyed_hash`](Self::keyed_hash) with the seed of this key.
+    #[inline(always)]
+    pub fn hash_with(&self, key: &HashKey) -> u64 {
         let ([s0, s1], [d0, d1]) = (self.src, self.dst);
         let sum = (40u64.wrapping_mul(PRIME64_1))
-            .wrapping_add(mix(d0, d1, 2, seed))
-            .wrapping_add(mix(s1, d0, 3, seed))
-            .wrapping_add(mix(s0, s1, 0, seed))
-            .wrapping_add(mix(d1, self.rest, 1, seed));
+            .wrapping_add(key.mix(d0, d1, 2))
+            .wrapping_add(key.mix(s1, d0, 3))
+            .wrapping_add(key.mix(s0, s1, 0))
+            .wrapping_add(key.mix(d1, self.rest, 1));
         let sum = (sum ^ (sum >> 37)).wrapping_mul(PRIME_MX1);
         sum ^ (sum >> 32)
+    }
+}
+
+/// The secret of the hash with a seed in it: for who hashes many flows with one seed.
+#[derive(Clone, Copy)]
+pub(crate) struct HashKey([u64; 8]);
+
+impl HashKey {
+    #[inline(always)]
+    pub fn new(seed: u64) -> Self {
+        let mut secret = SECRET;
+        for (index, word) in secret.iter_mut().enumerate() {
+            *word = if index % 2 == 0 { word.wrapping_add(seed) } else { word.wrapping_sub(seed) };
+        }
+        Self(secret)
+    }
+
+    /// Mixes two words with a pair of words of the secret.
+    #[inline(always)]
+    fn mix(&self, low: u64, high: u64, pair: usize) -> u64 {
+        let product = u128::from(low ^ self.0[2 * pair]) * u128::from(high ^ self.0[2 * pair + 1]);
+        product as u64 ^ (product >> 64) as u64
     }
 }
 
@@ -202,15 +230,6 @@ pub(crate) fn address_words(address: &[u8; 16]) -> [u64; 2] {
         u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
         u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
     ]
-}
-
-/// Mixes two words with a pair of words of the secret; the seed goes into the secret.
-#[inline(always)]
-fn mix(low: u64, high: u64, pair: usize, seed: u64) -> u64 {
-    let secret_low = SECRET[2 * pair].wrapping_add(seed);
-    let secret_high = SECRET[2 * pair + 1].wrapping_sub(seed);
-    let product = u128::from(low ^ secret_low) * u128::from(high ^ secret_high);
-    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]

@@ -56,14 +56,21 @@ const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 /// ```
 #[inline]
 pub fn parse(linear: &[u8], packet_len: usize) -> Headers {
+    let mut headers = Headers::default();
+    parse_into(&mut headers, linear, packet_len);
+    headers
+}
+
+/// As [`parse`], with the result where it is wanted: a copy of it would have to wait for every narrow store.
+#[inline]
+pub(crate) fn parse_into(headers: &mut Headers, linear: &[u8], packet_len: usize) {
     const IPV4_TRANSPORT: usize = ETHERNET_BYTES + 20;
     const IPV6_TRANSPORT: usize = ETHERNET_BYTES + 40;
     let packet_len = packet_len.max(linear.len());
 
     // The common packet by a short way: untagged, whole TCP or UDP over IPv4 without options or IPv6 without
     // extension headers, and nothing wrong with it. `any` finds the same in these packets, a test compares
-    // them. What makes this way shorter is that the result is written once: filled field by field and then
-    // copied, the copy has to wait for every narrow store.
+    // them. What makes this way shorter is that the result is written once.
     'uncommon: {
         let Some(header) = linear.first_chunk::<IPV4_TRANSPORT>() else {
             break 'uncommon;
@@ -106,7 +113,7 @@ pub fn parse(linear: &[u8], packet_len: usize) -> Headers {
         if !sound || end > packet_len {
             break 'uncommon;
         }
-        return Headers {
+        *headers = Headers {
             outcome: Outcome::Ip as u8,
             ip_version,
             protocol,
@@ -120,8 +127,9 @@ pub fn parse(linear: &[u8], packet_len: usize) -> Headers {
             end: end as u32,
             ..Headers::default()
         };
+        return;
     }
-    any(linear, packet_len)
+    *headers = any(linear, packet_len);
 }
 
 /// The long way, for every packet.

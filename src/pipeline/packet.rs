@@ -6,7 +6,7 @@ mod reply;
 mod views;
 mod vlan;
 
-use crate::packet::{Headers, parse};
+use crate::packet::{Headers, parse_into};
 
 /// A received packet: its bytes, and what the parser found in them.
 ///
@@ -164,7 +164,8 @@ impl<'a> Packet<'a> {
     /// Parses the bytes again.
     #[inline]
     pub fn reparse(&mut self) {
-        self.headers = parse(&self.buffer[self.start as usize..self.end as usize], self.len as usize);
+        let linear = &self.buffer[self.start as usize..self.end as usize];
+        parse_into(&mut self.headers, linear, self.len as usize);
     }
 
     /// Whether all of the packet lies in this one buffer.

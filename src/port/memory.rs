@@ -42,7 +42,7 @@ pub struct MemoryPort {
     fill: VecDeque<MemoryFrame>,
     rx: VecDeque<MemoryFrame>,
     tx: VecDeque<MemoryFrame>,
-    sent: VecDeque<MemoryFrame>,
+    sent: Vec<MemoryFrame>,
     output: Vec<Vec<u8>>,
     counters: PortCounters,
 }
@@ -57,7 +57,7 @@ impl MemoryPort {
             fill: VecDeque::with_capacity(ring_size),
             rx: VecDeque::with_capacity(ring_size),
             tx: VecDeque::with_capacity(ring_size),
-            sent: VecDeque::new(),
+            sent: Vec::new(),
             output: Vec::new(),
             counters: PortCounters::default(),
         }
@@ -115,7 +115,7 @@ impl MemoryPort {
         for _ in 0..count.min(self.tx.len()) {
             let frame = self.tx.pop_front().expect("counted above");
             self.output.push(frame.buffer[..frame.len as usize].to_vec());
-            self.sent.push_back(frame);
+            self.sent.push(frame);
         }
     }
 }
@@ -147,23 +147,26 @@ impl Port for MemoryPort {
 
     fn transmit(&mut self, backlog: &mut VecDeque<MemoryFrame>) -> Result<(), PortError> {
         let room = (self.ring_size - self.tx.len()).min(backlog.len());
-        self.tx.extend(backlog.drain(..room));
+        if room == backlog.len() {
+            // A copy of memory, not frame by frame.
+            self.tx.append(backlog);
+        } else {
+            self.tx.extend(backlog.drain(..room));
+        }
         self.counters.tx_frames += room as u64;
         Ok(())
     }
 
     fn complete(&mut self, pool: &mut FramePool<MemoryFrame>) -> usize {
         let count = self.sent.len();
-        self.sent.drain(..).for_each(|frame| pool.put(frame));
+        pool.put_all(&mut self.sent);
         self.counters.tx_completed += count as u64;
         count
     }
 
     fn refill(&mut self, pool: &mut FramePool<MemoryFrame>) {
-        while self.fill.len() + self.rx.len() < self.ring_size {
-            let Some(frame) = pool.take() else { break };
-            self.fill.push_back(frame);
-        }
+        let room = self.ring_size.saturating_sub(self.fill.len() + self.rx.len());
+        self.fill.extend(pool.take_many(room));
     }
 
     fn in_flight(&self) -> InFlight {

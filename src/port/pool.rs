@@ -35,6 +35,23 @@ impl<F> FramePool<F> {
         self.free.pop()
     }
 
+    /// Takes so many frames, or as many as there are, in the order in which [`take`](Self::take) would give them.
+    #[inline]
+    pub(crate) fn take_many(&mut self, count: usize) -> impl ExactSizeIterator<Item = F> {
+        let start = self.free.len().saturating_sub(count);
+        self.free.drain(start..).rev()
+    }
+
+    /// Puts all of these frames back, in this order. Never allocates, as [`put`](Self::put).
+    #[inline]
+    pub(crate) fn put_all(&mut self, frames: &mut Vec<F>) {
+        debug_assert!(
+            self.free.len() + frames.len() <= self.total,
+            "more frames came back than were given out"
+        );
+        self.free.append(frames);
+    }
+
     /// Puts a frame back. Never allocates: the pool has room for all its frames.
     #[inline]
     pub fn put(&mut self, frame: F) {
@@ -80,6 +97,17 @@ mod tests {
         assert_eq!(pool.iter().copied().collect::<Vec<_>>(), [1, 4]);
         assert_eq!((pool.len(), pool.total()), (2, 4));
         assert_eq!(pool.offer(9, |frames| frames.len()), 2);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn many_frames_are_taken_and_put_back_as_one_by_one() {
+        let mut pool = FramePool::new(vec![1, 2, 3, 4]);
+        assert_eq!(pool.take_many(3).collect::<Vec<_>>(), [4, 3, 2]);
+        let mut back = vec![3, 4];
+        pool.put_all(&mut back);
+        assert_eq!((pool.len(), back.len(), pool.take()), (3, 0, Some(4)));
+        assert_eq!(pool.take_many(9).collect::<Vec<_>>(), [3, 1]);
         assert!(pool.is_empty());
     }
 }

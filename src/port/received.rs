@@ -98,6 +98,16 @@ impl<F> Received<F> {
         })
     }
 
+    /// Takes the frames of all packets out, if every packet is one frame.
+    #[inline]
+    pub(crate) fn drain_single(&mut self) -> Option<impl ExactSizeIterator<Item = F>> {
+        if self.frames.len() != self.packets.len() {
+            return None;
+        }
+        self.packets.clear();
+        Some(self.frames.drain(..))
+    }
+
     /// Takes the frames of all packets out: calls `each` with the index of the packet, a frame and whether it is the
     /// last one of the packet.
     #[inline]
@@ -131,10 +141,19 @@ mod tests {
         assert_eq!((received.len(), received.bytes()), (3, 9124));
         let firsts: Vec<_> = received.packets_mut().map(|(frame, len)| (*frame, len)).collect();
         assert_eq!(firsts, [('a', 60), ('b', 9000), ('e', 64)]);
+        assert!(received.drain_single().is_none());
         let mut out = Vec::new();
         received.drain(|index, frame, last| out.push((index, frame, last)));
         assert_eq!(out, [(0, 'a', true), (1, 'b', false), (1, 'c', false), (1, 'd', true), (2, 'e', true)]);
         assert!(received.is_empty());
+    }
+
+    #[test]
+    fn packets_of_one_frame_are_taken_at_once() {
+        let mut received = Received::default();
+        ['a', 'b'].into_iter().for_each(|frame| received.push(frame, 60));
+        assert_eq!(received.drain_single().unwrap().collect::<Vec<_>>(), ['a', 'b']);
+        assert!(received.is_empty() && received.room() == BATCH_SIZE);
     }
 
     #[test]

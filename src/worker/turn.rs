@@ -189,6 +189,36 @@ impl<P: Port, S: Stage> Worker<P, S> {
             }
         }
 
+        if !self.move_as_one(port, &verdicts[..packets]) {
+            self.move_each(port, &verdicts);
+        }
+        if verdicts.originated() > 0 {
+            self.send_originated(port, packets, &verdicts);
+        }
+    }
+
+    /// Moves the frames of what was received to where its verdicts say, if that is one backlog with room for all, as for most batches.
+    #[inline(always)]
+    fn move_as_one(&mut self, port: usize, verdicts: &[Verdict]) -> bool {
+        let Some((verdict, others)) = verdicts.split_first() else { return false };
+        let Ok(to) = target_of(*verdict, port, &self.backlogs, self.backlog_limit) else { return false };
+        let backlog = &mut self.backlogs[to];
+        if self.backlog_limit - backlog.len() < verdicts.len() || others.iter().any(|other| other != verdict)
+        {
+            return false;
+        }
+        let Some(frames) = self.received.drain_single() else { return false };
+        backlog.extend(frames);
+        let counters = self.counters.inner();
+        let count = if *verdict == Verdict::Bounce { &counters.bounced } else { &counters.forwarded };
+        count.add(verdicts.len() as u64);
+        true
+    }
+
+    /// Moves every frame to where its verdict says.
+    #[inline(always)]
+    fn move_each(&mut self, port: usize, verdicts: &Decided) {
+        let counters = self.counters.inner();
         let (mut bounced, mut forwarded) = (0, 0);
         let (pool, backlogs, limit) = (&mut self.pool, &mut self.backlogs, self.backlog_limit);
         // The packet that frames are moved of, and where to: all frames of one packet go the same way.
@@ -213,9 +243,6 @@ impl<P: Port, S: Stage> Worker<P, S> {
         });
         counters.bounced.add(bounced);
         counters.forwarded.add(forwarded);
-        if verdicts.originated() > 0 {
-            self.send_originated(port, packets, &verdicts);
-        }
     }
 
     /// Moves the frames of new packets, which stand behind the `received` ones, to where their verdicts say.

@@ -2,7 +2,7 @@
 
 use super::answers::Answer;
 use super::choose;
-use super::connections::{Event, Found, Insertion};
+use super::connections::{Asked, Event, Found, Insertion};
 use super::mss::clamp_mss;
 use super::service::NoBackend;
 use super::stage::Balance;
@@ -14,12 +14,12 @@ use crate::pipeline::{DropReason, Packet, Verdict};
 impl Balance {
     /// A whole packet to a service, `nat` excepted.
     #[inline(always)]
-    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, service: u32, key: u64) -> Verdict {
+    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, service: u32, asked: Asked) -> Verdict {
         let event = Event::of(packet.headers());
-        let found = self.connections.find(key, self.now, event);
+        let found = self.connections.find_asked(asked, self.now, event);
         let slot = match self.kept(found) {
             Some(slot) => slot,
-            None => match self.new_flow(packet, service, key, found, event) {
+            None => match self.new_flow(packet, service, asked.key(), found, event) {
                 Ok(slot) => slot,
                 Err(verdict) => return verdict,
             },

@@ -1,5 +1,6 @@
 //! The first look at a packet: what it is to the balancer.
 
+use super::connections::Asked;
 use super::nat::tuple_with_ports;
 use super::services::OfVip;
 use super::stage::Balance;
@@ -7,26 +8,27 @@ use crate::packet::protocol::{ICMP, ICMPV6, TCP, UDP};
 use crate::packet::{FiveTuple, FlowWords, Fragment, Outcome};
 use crate::pipeline::Packet;
 
-/// What a packet is to the balancer. Small, since one is kept for each packet of a batch: a packet's five-tuple is taken from the packet
-/// again by those that need it.
-#[derive(Clone, Copy)]
-pub(super) enum Looked {
+/// What a packet is to the balancer, and what was found out about its flow. Small, since one is kept for each packet of a batch: a packet's
+/// five-tuple is taken from the packet again by those that need it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Looked {
+    pub kind: Kind,
+    /// Index of the service; of a flow, as the next.
+    pub service: u32,
+    /// The flow in the connection table.
+    pub asked: Asked,
+}
+
+/// What a packet is to the balancer.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Kind {
     /// Nothing: other stages may look at it.
+    #[default]
     Nothing,
     /// Of a flow to a service.
-    Flow {
-        /// Index of the service.
-        service: u32,
-        /// Of the flow in the connection table.
-        key: u64,
-    },
+    Flow,
     /// Of a flow to a service of NAT.
-    NatFlow {
-        /// Index of the service.
-        service: u32,
-        /// Of the flow in the connection table.
-        key: u64,
-    },
+    NatFlow,
     /// To an address of NAT.
     Reply,
     /// A fragment to a service or to an address of NAT.
@@ -40,36 +42,43 @@ const NAT_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Balance {
     #[inline(always)]
-    pub(super) fn look(&self, packet: &Packet<'_>) -> Looked {
+    pub(super) fn look(&mut self, index: usize, packet: &Packet<'_>) {
         let headers = packet.headers();
+        self.looked[index].kind = Kind::Nothing;
         if headers.outcome != Outcome::Ip as u8 {
-            return Looked::Nothing;
+            return;
         }
-        match headers.protocol {
-            TCP | UDP if headers.fragment == Fragment::No as u8 => {}
-            TCP | UDP => return self.look_at_fragment(packet),
-            ICMP | ICMPV6 => return Looked::Icmp,
-            _ => return Looked::Nothing,
-        }
-        let Some(flow) = FlowWords::of(packet.bytes(), headers) else { return Looked::Nothing };
-        match self.state.lookup.find_words(flow.dst, headers.protocol, headers.dst_port) {
-            Some(service) => {
-                let key = flow.keyed_hash(self.seed);
-                if self.state.services[service].is_nat {
-                    return Looked::NatFlow { service: service as u32, key: key ^ NAT_KEY };
+        let kind = match headers.protocol {
+            TCP | UDP if headers.fragment == Fragment::No as u8 => {
+                let Some(flow) = FlowWords::of(packet.bytes(), headers) else { return };
+                if let Some(service) =
+                    self.state.lookup.find_words(flow.dst, headers.protocol, headers.dst_port)
+                {
+                    let is_nat = self.state.services[service].is_nat;
+                    let key = flow.hash_with(&self.flow_key) ^ if is_nat { NAT_KEY } else { 0 };
+                    let looked = &mut self.looked[index];
+                    looked.asked = self.connections.ask(key);
+                    looked.service = service as u32;
+                    looked.kind = if is_nat { Kind::NatFlow } else { Kind::Flow };
+                    return;
                 }
-                Looked::Flow { service: service as u32, key }
+                if self.nat.is_none() {
+                    return;
+                }
+                self.look_at_reply(packet)
             }
-            None if self.nat.is_none() => Looked::Nothing,
-            None => self.look_at_reply(packet),
-        }
+            TCP | UDP => self.look_at_fragment(packet),
+            ICMP | ICMPV6 => Kind::Icmp,
+            _ => return,
+        };
+        self.looked[index].kind = kind;
     }
 
     #[inline(never)]
-    fn look_at_reply(&self, packet: &Packet<'_>) -> Looked {
+    fn look_at_reply(&self, packet: &Packet<'_>) -> Kind {
         match FiveTuple::of(packet.bytes(), packet.headers()) {
-            Some(tuple) if self.is_nat_address(&tuple.dst) => Looked::Reply,
-            _ => Looked::Nothing,
+            Some(tuple) if self.is_nat_address(&tuple.dst) => Kind::Reply,
+            _ => Kind::Nothing,
         }
     }
 
@@ -86,8 +95,8 @@ impl Balance {
     }
 
     #[cold]
-    fn look_at_fragment(&self, packet: &Packet<'_>) -> Looked {
-        let Some(tuple) = FiveTuple::of(packet.bytes(), packet.headers()) else { return Looked::Nothing };
+    fn look_at_fragment(&self, packet: &Packet<'_>) -> Kind {
+        let Some(tuple) = FiveTuple::of(packet.bytes(), packet.headers()) else { return Kind::Nothing };
         let of_vip = self.state.lookup.find_fragment(&tuple.dst, tuple.protocol);
         let is_ours = match tuple_with_ports(packet.bytes(), packet.headers()) {
             // The first fragment tells its port.
@@ -96,6 +105,6 @@ impl Balance {
             }
             _ => of_vip != OfVip::None || self.is_nat_address(&tuple.dst),
         };
-        if is_ours { Looked::Fragment } else { Looked::Nothing }
+        if is_ours { Kind::Fragment } else { Kind::Nothing }
     }
 }

@@ -1,7 +1,8 @@
 //! The hot path of balancing: what one worker does with its packets.
 //!
-//! A batch is gone through twice: first each packet's flow is found ([`look`](super::look)) and its place in the connection
-//! table asked for, then the packets are judged, when those cache lines are near.
+//! A packet is gone through twice: first its flow is found ([`look`](super::look)) and its places in the connection table are asked for;
+//! it is judged when some more packets were looked at, and those cache lines are near. One by one: a core has room for a dozen or
+//! two of cache lines on their way, and a batch of flows that nobody has seen for a while asks for 128.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -15,10 +16,11 @@ use super::connections::{Clock, ConnectionCounters, ConnectionTable, Tick};
 use super::control::{Mailbox, Settings};
 use super::fragments::{DEFAULT_CAPACITY, FragmentCounters, FragmentTable};
 use super::last_hop::LastHops;
-use super::look::Looked;
+use super::look::{Kind, Looked};
 use super::nat::{NatCounters, NatWorker};
 use super::state::BalanceState;
 use super::way::Identification;
+use crate::packet::HashKey;
 use crate::pipeline::{BATCH_SIZE, Batch, Counter, PortIndex, Stage, Verdict};
 
 /// Buckets of the connection table that are looked at in a sweep. With a sweep every 64th of a second, a table for a million flows
@@ -26,6 +28,9 @@ use crate::pipeline::{BATCH_SIZE, Batch, Counter, PortIndex, Stage, Verdict};
 const SWEPT_BUCKETS: usize = 512;
 /// Sessions that are looked at in a sweep.
 const SWEPT_SESSIONS: usize = 512;
+
+/// How many packets are looked at before the first one is judged.
+const AHEAD: usize = 16;
 
 /// The stage: one instance a worker.
 pub struct Balance {
@@ -40,6 +45,8 @@ pub struct Balance {
     pub(super) identification: Identification,
     /// Secret, so that nobody can send flows that meet in one place of the tables.
     pub(super) seed: u64,
+    /// Of `seed`, for flows.
+    pub(super) flow_key: HashKey,
     clock: Clock,
     /// Of the batch at hand, as the next two.
     pub(super) now: Tick,
@@ -48,7 +55,7 @@ pub struct Balance {
     swept: Tick,
     /// Since housekeeping last.
     has_processed: bool,
-    looked: Box<[Looked; BATCH_SIZE]>,
+    pub(super) looked: Box<[Looked; BATCH_SIZE]>,
 }
 
 /// What `nat` needs besides.
@@ -92,6 +99,7 @@ impl Balance {
         }
         let clock = Clock::new(settings.epoch);
         let instant = Instant::now();
+        let seed = RandomState::new().hash_one(worker);
         Self {
             worker,
             state,
@@ -102,14 +110,15 @@ impl Balance {
             answers: Answerer::new(settings.answers_per_second),
             counters,
             identification: Identification::new(worker as u16, settings.workers as u16),
-            seed: RandomState::new().hash_one(worker),
+            seed,
+            flow_key: HashKey::new(seed),
             now: clock.tick(instant),
             swept: clock.tick(instant),
             instant,
             clock,
             has_processed: false,
             port: 0,
-            looked: Box::new([Looked::Nothing; BATCH_SIZE]),
+            looked: Box::new([Looked::default(); BATCH_SIZE]),
         }
     }
 }
@@ -124,23 +133,26 @@ impl Stage for Balance {
         self.now = self.clock.tick(self.instant);
         self.port = batch.port();
         self.has_processed = true;
-        let undecided = batch.undecided();
-        for index in undecided {
-            let looked = self.look(batch.packet(index));
-            if let Looked::Flow { key, .. } | Looked::NatFlow { key, .. } = looked {
-                self.connections.prefetch(key);
+        let (mut to_look_at, mut to_judge) = (batch.undecided(), batch.undecided());
+        let mut ahead = 0;
+        loop {
+            if let Some(index) = to_look_at.next() {
+                self.look(index, batch.packet(index));
+                ahead += 1;
+                if ahead <= AHEAD {
+                    continue;
+                }
             }
-            self.looked[index] = looked;
-        }
-        for index in undecided {
-            let looked = self.looked[index];
-            let verdict = match looked {
-                Looked::Nothing => continue,
-                Looked::Flow { service, key } => self.flow(batch.packet_mut(index), service, key),
-                Looked::NatFlow { service, key } => self.nat_flow(batch.packet_mut(index), service, key),
-                Looked::Reply => self.reply(batch.packet_mut(index)),
-                Looked::Fragment => self.fragment(batch.packet_mut(index)),
-                Looked::Icmp => self.icmp(batch.packet_mut(index)),
+            let Some(index) = to_judge.next() else { break };
+            let Looked { kind, service, asked } = self.looked[index];
+            let packet = batch.packet_mut(index);
+            let verdict = match kind {
+                Kind::Flow => self.flow(packet, service, asked),
+                Kind::Nothing => continue,
+                Kind::NatFlow => self.nat_flow(packet, service, asked.key()),
+                Kind::Reply => self.reply(packet),
+                Kind::Fragment => self.fragment(packet),
+                Kind::Icmp => self.icmp(packet),
             };
             batch.decide(index, verdict);
         }

@@ -43,6 +43,11 @@ impl Entry {
         self.meta == 0
     }
 
+    #[inline(always)]
+    pub fn is_in(&self, state: State) -> bool {
+        self.meta & STATE_MASK == state as u32
+    }
+
     /// `None` if the entry is free.
     #[inline(always)]
     pub fn state(&self) -> Option<State> {
@@ -80,12 +85,12 @@ impl Entry {
 }
 
 impl Bucket {
-    /// A bit for each way: where the entry of this key, which is not 0, lies, live or expired. Without branches, since nobody could predict
-    /// them.
+    /// Where the entry of this key, which is not 0, lies, live or expired; [`WAYS`] for nowhere. Without branches, since nobody could
+    /// predict them.
     #[inline(always)]
-    pub fn matches(&self, key: u64) -> u32 {
+    pub fn way_of(&self, key: u64) -> usize {
         let ways = self.0.iter().enumerate();
-        ways.fold(0, |mask, (way, entry)| mask | u32::from(entry.key == key) << way)
+        ways.fold(WAYS, |found, (way, entry)| if entry.key == key { way } else { found })
     }
 
     #[inline(always)]

@@ -56,6 +56,7 @@ mod model_tests;
 
 pub use counters::ConnectionCounters;
 pub use state::{Event, State, Timeouts};
+pub(in crate::stages::balance) use table::Asked;
 pub use table::{ConnectionTable, Found, Insertion};
 pub(super) use tick::ticks;
 pub use tick::{Clock, MAX_TIMEOUT, Tick};

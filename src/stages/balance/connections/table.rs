@@ -10,10 +10,27 @@ use super::bucket::{Bucket, Entry, WAYS};
 use super::room::{Path, Place};
 use super::state::{Event, Lifetimes, State, Timeouts};
 use super::tick::Tick;
-use crate::hints::{huge_pages, prefetch};
+use crate::hints::{gather, huge_pages, prefetch};
 
 /// Buckets on a page of 4,096 bytes.
 const BUCKETS_PER_PAGE: usize = 4_096 / size_of::<Bucket>();
+
+/// A flow, and where it can lie in the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::stages::balance) struct Asked {
+    /// As the table names it.
+    key: u64,
+    /// The buckets.
+    places: [usize; 2],
+}
+
+impl Asked {
+    /// The key of the flow.
+    #[inline(always)]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+}
 
 /// What [`ConnectionTable::find`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,15 +108,26 @@ impl ConnectionTable {
                 .step_by(BUCKETS_PER_PAGE)
                 .for_each(|bucket| bucket.0[0] = fill);
         }
+        gather(&mut buckets);
         Self { buckets, lifetimes: timeouts.into(), cursor: 0, searched: None, counters: Arc::default() }
     }
 
     /// Brings the two cache lines of a flow near.
     #[inline]
     pub fn prefetch(&self, key: u64) {
-        for bucket in self.places(named(key)) {
-            prefetch(&self.buckets[bucket]);
+        self.ask(key);
+    }
+
+    /// As [`prefetch`](Self::prefetch), and keeps where the flow can lie, for [`find_asked`](Self::find_asked).
+    #[inline(always)]
+    pub(in crate::stages::balance) fn ask(&self, key: u64) -> Asked {
+        let key = named(key);
+        let places = self.places(key);
+        for bucket in places {
+            // Within the table, which for a hint does not have to be shown.
+            prefetch(self.buckets.as_ptr().wrapping_add(bucket));
         }
+        Asked { key, places }
     }
 
     /// Looks a flow up for one of its packets, which counts as seen: state and time move on.
@@ -107,14 +135,31 @@ impl ConnectionTable {
     /// A flow whose time is over is not found. Its entry stays until it is swept, or used by the next [`insert`](Self::insert).
     #[inline(always)]
     pub fn find(&mut self, key: u64, now: Tick, event: Event) -> Option<Found> {
-        let entry = self.live_entry(key, now)?;
-        let before = entry.state()?;
-        // Nearly every packet leaves its flow in the state that it has.
-        if before == State::Established && event == Event::Data || before == State::Udp {
-            entry.touch(before, now);
-            return Some(Found { value: entry.value, restarted: false });
+        let key = named(key);
+        self.find_asked(Asked { key, places: self.places(key) }, now, event)
+    }
+
+    /// As [`find`](Self::find), for a flow that was [asked](Self::ask) for.
+    #[inline(always)]
+    pub(in crate::stages::balance) fn find_asked(
+        &mut self,
+        asked: Asked,
+        now: Tick,
+        event: Event,
+    ) -> Option<Found> {
+        let (bucket, way) = self.place_among(asked)?;
+        let entry = &mut self.buckets[bucket].0[way];
+        if !entry.is_live(now, &self.lifetimes) {
+            return None;
         }
-        self.find_moving(key, now, event)
+        // Nearly every packet leaves its flow in the state that it has.
+        for (state, keeps) in [(State::Established, event == Event::Data), (State::Udp, true)] {
+            if keeps && entry.is_in(state) {
+                entry.touch(state, now);
+                return Some(Found { value: entry.value, restarted: false });
+            }
+        }
+        self.find_moving(asked.key, now, event)
     }
 
     /// As [`find`](Self::find), where the state may change.
@@ -241,14 +286,15 @@ impl ConnectionTable {
     #[inline(always)]
     fn place_of(&self, key: u64) -> Option<Place> {
         let key = named(key);
-        let [first, second] = self.places(key);
-        let in_first = self.buckets[first].matches(key);
-        let either = in_first | self.buckets[second].matches(key) << WAYS;
-        if either == 0 {
-            return None;
-        }
-        let bucket = if in_first != 0 { first } else { second };
-        Some((bucket, either.trailing_zeros() as usize % WAYS))
+        self.place_among(Asked { key, places: self.places(key) })
+    }
+
+    #[inline(always)]
+    fn place_among(&self, Asked { key, places: [first, second] }: Asked) -> Option<Place> {
+        let in_first = self.buckets[first].way_of(key);
+        let in_second = self.buckets[second].way_of(key);
+        let (bucket, way) = if in_first < WAYS { (first, in_first) } else { (second, in_second) };
+        (way < WAYS).then_some((bucket, way))
     }
 
     #[inline(always)]

@@ -32,18 +32,10 @@ impl LinkHeader {
     /// # Panics
     ///
     /// When the frame is shorter than [`bytes`](Self::bytes).
-    /// The first twelve bytes.
-    #[inline(always)]
-    fn addresses(&self) -> [u8; 12] {
-        let mut addresses = [0; 12];
-        addresses[..6].copy_from_slice(&self.destination.0);
-        addresses[6..].copy_from_slice(&self.source.0);
-        addresses
-    }
-
     #[inline]
     pub(super) fn write(&self, frame: &mut [u8], ethertype: u16) {
-        frame[..12].copy_from_slice(&self.addresses());
+        frame[..6].copy_from_slice(&self.destination.0);
+        frame[6..12].copy_from_slice(&self.source.0);
         let [high, low] = ethertype.to_be_bytes();
         if let Some(vlan) = self.vlan {
             let ([tag_high, tag_low], [vlan_high, vlan_low]) =
@@ -73,7 +65,9 @@ pub fn write_link(packet: &mut Packet<'_>, link: &LinkHeader) -> Result<(), NoRo
         && usize::from(packet.headers().network_offset) == UNTAGGED_BYTES
         && let Some(addresses) = packet.bytes_mut().first_chunk_mut::<12>()
     {
-        *addresses = link.addresses();
+        // Each by itself: put together first, they would be read back before they are in the cache.
+        addresses[..6].copy_from_slice(&link.destination.0);
+        addresses[6..].copy_from_slice(&link.source.0);
         return Ok(());
     }
     write_other_link(packet, link)
