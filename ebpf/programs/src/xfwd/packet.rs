@@ -43,6 +43,16 @@ impl Packet {
         Some(unsafe { &*(first as *const [u8; N]) })
     }
 
+    /// Source address of an IPv4 packet without VLAN tags whose fixed header is there, as a number; `None` for any other.
+    #[inline(always)]
+    pub fn plain_ipv4_source(&self) -> Option<u32> {
+        let header: &[u8; 34] = self.bytes(0)?;
+        if u16::from_ne_bytes([header[12], header[13]]) != 0x0800_u16.to_be() || header[14] >> 4 != 4 {
+            return None;
+        }
+        Some(u32::from_be_bytes([header[26], header[27], header[28], header[29]]))
+    }
+
     /// Whether the linear part reaches to `end` (an offset).
     #[inline(always)]
     pub fn is_linear_to(&self, end: usize) -> bool {

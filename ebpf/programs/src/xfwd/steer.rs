@@ -74,21 +74,28 @@ const _: () = assert!(size_of::<PortKey>() == size_of::<PortQuery>());
 /// Decides on one packet, counts the cause, and returns the XDP action.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
-    let source = filter::look_at_source(packet);
-    if filter::drops_by_source(packet, source) {
-        count(Cause::DroppedRule as u32);
-        return xdp_action::XDP_DROP;
+    let plain_source = packet.plain_ipv4_source();
+    let mut source = filter::UNKNOWN;
+    if let Some(address) = plain_source {
+        source = filter::look_at_source(address);
+        if filter::drops_by_source(packet, source) {
+            return xdp_action::XDP_DROP;
+        }
+        if filter::is_denied_ipv4(address) {
+            count(Cause::DroppedDenied as u32);
+            return xdp_action::XDP_DROP;
+        }
     }
     let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
     let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
     if !is_arp && !is_neighbour_discovery(&headers) {
-        if filter::is_denied(packet, &headers) {
+        if filter::is_denied(packet, &headers, plain_source.is_some()) {
             count(Cause::DroppedDenied as u32);
             return xdp_action::XDP_DROP;
         }
+        // Counted for the rule: user space adds up what `dropped-rule` is.
         if filter::drops(packet, &headers, source) {
-            count(Cause::DroppedRule as u32);
             return xdp_action::XDP_DROP;
         }
     }
