@@ -77,9 +77,12 @@ fn is_in_bucket(bucket: u32, source: u32) -> bool {
     holds(block(0)) || holds(block(1)) || holds(block(2)) || holds(block(3))
 }
 
-/// Whether the packet is on the deny list; `asked`: its IPv4 source has been looked for.
+/// Where IP starts in a packet without VLAN tags.
+const UNTAGGED: usize = 14;
+
+/// Whether the packet is on the deny list, for what [`is_denied_ipv4`] has not been asked about.
 #[inline(always)]
-pub fn is_denied(packet: &Packet, headers: &Headers, asked: bool) -> bool {
+pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
     let used = denied_kinds();
     if used == 0 {
         return false;
@@ -96,7 +99,7 @@ pub fn is_denied(packet: &Packet, headers: &Headers, asked: bool) -> bool {
     }
     let network = usize::from(headers.network_offset);
     if headers.ip_version == 4 {
-        return !asked
+        return network != UNTAGGED
             && packet
                 .bytes::<4>(network + 12)
                 .is_some_and(|src| is_ipv4_among(used, u32::from_be_bytes(*src)));

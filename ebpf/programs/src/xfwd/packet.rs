@@ -24,6 +24,20 @@ impl Packet {
         Self { start: context.data(), linear_end: context.data_end(), context: context.ctx }
     }
 
+    /// The same packet, of whose length the verifier knows nothing: what comes behind a look at it is followed once, and not
+    /// once for each length that it was found to have.
+    #[inline(always)]
+    pub fn forget_length(&self) -> Self {
+        // SAFETY: the context is valid while the program runs. Without `volatile` the compiler would use what it has read.
+        let (start, linear_end) = unsafe {
+            (
+                (&raw const (*self.context).data).read_volatile() as usize,
+                (&raw const (*self.context).data_end).read_volatile() as usize,
+            )
+        };
+        Self { start, linear_end, context: self.context }
+    }
+
     /// The receive queue it came by.
     #[inline(always)]
     pub fn queue(&self) -> u32 {

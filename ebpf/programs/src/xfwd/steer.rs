@@ -9,7 +9,7 @@ use crate::{
     filter,
     maps::{COUNTERS, GATES, HOST_ADDRESSES, NETWORKS, PORT_KEY_BYTES, PORTS, SERVICES, SETTINGS, XSKS},
     packet::Packet,
-    parse::{ICMP, ICMPV6, TCP, UDP, bounded_offset, forget_path, parse},
+    parse::{ICMP, ICMPV6, TCP, UDP, bounded_offset, forget, forget_path, parse},
 };
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -74,9 +74,8 @@ const _: () = assert!(size_of::<PortKey>() == size_of::<PortQuery>());
 /// Decides on one packet, counts the cause, and returns the XDP action.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
-    let plain_source = packet.plain_ipv4_source();
     let mut source = filter::UNKNOWN;
-    if let Some(address) = plain_source {
+    if let Some(address) = packet.plain_ipv4_source() {
         source = filter::look_at_source(address);
         if filter::drops_by_source(packet, source) {
             return xdp_action::XDP_DROP;
@@ -86,11 +85,13 @@ pub fn steer(packet: &Packet) -> u32 {
             return xdp_action::XDP_DROP;
         }
     }
+    let source = forget(source.into(), packet.queue().into()) as u32;
+    let packet = &packet.forget_length();
     let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
     let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
     if !is_arp && !is_neighbour_discovery(&headers) {
-        if filter::is_denied(packet, &headers, plain_source.is_some()) {
+        if filter::is_denied(packet, &headers) {
             count(Cause::DroppedDenied as u32);
             return xdp_action::XDP_DROP;
         }
