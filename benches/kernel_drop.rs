@@ -12,7 +12,9 @@
 //!
 //! * `dense`: exactly the addresses of the flood, of which every other one is on another list, so that no two neighbours
 //!   can be joined and every packet takes the longest way through the map;
-//! * `scattered`: 100,000 prefixes all over the address space, of which one covers the flood.
+//! * `scattered`: 100,000 prefixes all over the address space, of which one covers the flood;
+//! * `rule`: one rule with one prefix, beside an empty deny list;
+//! * `deny`: the addresses of the flood on the dynamic deny list, and no rule.
 
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a program for one purpose may end by panicking")]
@@ -25,6 +27,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use xfwd::kernel::deny::{DenyEntry, DenyThread};
 use xfwd::kernel::filter::compile;
 use xfwd::kernel::xdp::{Steering, XdpMode, XdpProgram};
 use xfwd::stages::filter::{Action, Prefix, PrefixSet, Rule};
@@ -51,32 +54,35 @@ fn main() -> Result<(), Error> {
         println!("without nftables: there is no `nft`");
     }
     let (dense, scattered) = (dense(), scattered());
+    let rule = [deny("flood", vec![Prefix::new(Ipv4Addr::from_bits(FLOOD).into(), 8)])];
     println!("{ADDRESSES} addresses, 60 byte UDP frames, {seconds} s a run, Mpps dropped:");
-    println!("{:>6}  {:>8}  {:>8}  {:>10}  {:>8}", "round", "bare", "dense", "scattered", "nftables");
-    let mut rates: [Vec<f64>; 4] = Default::default();
+    println!(
+        "{:>6}  {:>8}  {:>8}  {:>10}  {:>8}  {:>8}  {:>8}",
+        "round", "bare", "dense", "scattered", "rule", "deny", "nftables"
+    );
+    let mut rates: [Vec<f64>; 6] = Default::default();
     for round in 1..=rounds {
         let pair = topology::pair(1)?;
         let row = [
             bare_drop(&pair, time)?,
             filtered(&pair, &dense, time)?,
             filtered(&pair, &scattered, time)?,
+            filtered(&pair, &rule, time)?,
+            denied(&pair, time)?,
             if nft { nftables(&pair, time)? } else { f64::NAN },
         ];
-        println!("{round:>6}  {:>8.3}  {:>8.3}  {:>10.3}  {:>8.3}", row[0], row[1], row[2], row[3]);
+        print(&format!("{round}"), &row);
         for (rates, rate) in rates.iter_mut().zip(row) {
             rates.push(rate);
         }
     }
     let ratios =
         |of: usize| -> Vec<f64> { rates[of].iter().zip(&rates[0]).map(|(rate, bare)| rate / bare).collect() };
-    let mut ratios = [ratios(1), ratios(2), ratios(3)];
+    let mut ratios: [_; 5] = std::array::from_fn(|of| ratios(of + 1));
     let medians = rates.each_mut().map(|rates| median(rates));
-    println!(
-        "{:>6}  {:>8.3}  {:>8.3}  {:>10.3}  {:>8.3}",
-        "median", medians[0], medians[1], medians[2], medians[3]
-    );
+    print("median", &medians);
     for (name, (ratios, rate)) in
-        ["dense", "scattered", "nftables"].iter().zip(ratios.iter_mut().zip(&medians[1..]))
+        ["dense", "scattered", "rule", "deny", "nftables"].iter().zip(ratios.iter_mut().zip(&medians[1..]))
     {
         let middle = median(ratios);
         let nanoseconds = 1e3 / rate - 1e3 / medians[0];
@@ -87,6 +93,13 @@ fn main() -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+fn print(name: &str, row: &[f64; 6]) {
+    println!(
+        "{name:>6}  {:>8.3}  {:>8.3}  {:>10.3}  {:>8.3}  {:>8.3}  {:>8.3}",
+        row[0], row[1], row[2], row[3], row[4], row[5]
+    );
 }
 
 /// The flood's addresses on two lists.
@@ -133,12 +146,30 @@ fn filtered(pair: &Pair, rules: &[Rule], time: Duration) -> Result<f64, Error> {
     }
     pair.subject.run(|| program.attach(index(), INTERFACE, XdpMode::Native))?;
     let rate = flood(pair, time)?;
+    assert_dropped(&program, "dropped-rule")?;
+    Ok(rate)
+}
+
+fn denied(pair: &Pair, time: Duration) -> Result<f64, Error> {
+    let mut program = XdpProgram::load(&Steering::default())?;
+    let maps = program.take_deny_maps().ok_or("no deny list")?;
+    let thread = DenyThread::start(vec![Box::new(maps)], None)?;
+    for index in 0..ADDRESSES {
+        let source = Prefix::new(Ipv4Addr::from_bits(FLOOD + index).into(), 32);
+        thread.list().add(DenyEntry::Source(source), Duration::from_secs(3_600))?;
+    }
+    pair.subject.run(|| program.attach(index(), INTERFACE, XdpMode::Native))?;
+    let rate = flood(pair, time)?;
+    assert_dropped(&program, "dropped-denied")?;
+    Ok(rate)
+}
+
+fn assert_dropped(program: &XdpProgram, cause: &str) -> Result<(), Error> {
     let counters = program.counters()?;
-    let passed: u64 =
-        counters.iter().filter(|(_, name, _)| *name != "dropped-rule").map(|counter| counter.2).sum();
+    let passed: u64 = counters.iter().filter(|(_, name, _)| *name != cause).map(|counter| counter.2).sum();
     // Neighbour discovery and the like.
     assert!(passed < 1_000, "{:?}", counters.iter().filter(|counter| counter.2 > 0).collect::<Vec<_>>());
-    Ok(rate)
+    Ok(())
 }
 
 fn nftables(pair: &Pair, time: Duration) -> Result<f64, Error> {

@@ -68,6 +68,7 @@ pub struct XdpProgram {
     tables: Tables,
     filter: FilterMaps,
     counters: PerCpuArray<MapData, u64>,
+    deny_multiplier: u64,
     object: Ebpf,
 }
 
@@ -94,6 +95,10 @@ impl XdpProgram {
         filter::size(&mut loader, filter);
         let has_rules = u32::from(!filter.places.is_empty());
         loader.override_global("FILTER_HAS_RULES", &has_rules, true);
+        loader.override_global("FILTER_SRC_V4", &filter.settings.src_v4, true);
+        loader.override_global("FILTER_SRC_RULES", &filter.settings.src_rules, true);
+        let deny_multiplier = deny::multiplier();
+        loader.override_global("DENY_MULTIPLIER", &deny_multiplier, true);
         let room_mark = room_mark().word(0);
         loader.override_global("ROOM_MARK", &room_mark, true);
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
@@ -106,6 +111,7 @@ impl XdpProgram {
             tables: Tables::new(&mut object)?,
             filter: FilterMaps::new(&mut object, filter)?,
             counters: take_map(&mut object, "COUNTERS")?,
+            deny_multiplier,
             object,
         };
         program.tables.apply(steering)?;
@@ -240,12 +246,14 @@ impl XdpProgram {
                 .map_err(|source| XdpError::map("COUNTERS", format!("counter {index}"), source))?;
             counters.set(index, by_cpu.iter().sum());
         }
+        // The program counts a drop once, for its rule.
+        counters.set(Cause::DroppedRule as u32, self.filter.dropped()?);
         Ok(counters)
     }
 
-    /// The maps of the deny list; `None` when they were taken before.
+    /// The maps of the deny list; `None` when they were taken before, or cannot be mapped into memory (which is logged).
     pub fn take_deny_maps(&mut self) -> Option<DenyMaps> {
-        DenyMaps::take(&mut self.object)
+        DenyMaps::take(&mut self.object, self.deny_multiplier)
     }
 
     /// What each rule of the filter did in the XDP program, in the order of the list, since the program was loaded;

@@ -75,6 +75,61 @@ fn every_kind_of_entry_drops_what_it_says_and_only_that() {
     assert!(!is_dropped(&program, &frame6(&ipv6(HOST6, ICMPV6, &icmp(135, 0, &[0; 16])))));
 }
 
+/// One entry inside another, taken out in this order; packets that are tagged, broken or neither.
+#[test]
+fn an_ipv4_source_is_denied_while_an_entry_of_any_length_holds_it() {
+    lab_or_skip!();
+    let (program, thread) = start(None);
+    let thread = thread.unwrap();
+    let list = |length: u32| entry(&format!("198.51.100.{}/{length}", 7 & u32::MAX << (32 - length)));
+    let whole = ipv4(VIP4, TCP, &tcp(PORT, 0, b"x"));
+    let mut broken = whole.clone();
+    // A header length below 20 bytes.
+    broken[0] = 0x44;
+    let frames = [
+        frame4(&whole),
+        frame4(&broken),
+        frame4(&whole[..20]),
+        ethernet(&[(VLAN, 7)], 0x0800, &whole),
+        ethernet(&[(SERVICE_VLAN, 7), (VLAN, 8)], 0x0800, &whole),
+    ];
+    let dropped = || frames.iter().filter(|frame| is_dropped(&program, frame)).count();
+    let mut beside = whole.clone();
+    beside[15] = 8;
+    let lengths = [32, 24, 30, 29, 25, 32, 26, 27, 28];
+    for pair in lengths.windows(2) {
+        // The later one holds what the earlier one held, when that is gone.
+        thread.list().add(list(pair[0]), MINUTE).unwrap();
+        thread.list().add(list(pair[1]), MINUTE).unwrap();
+        assert_eq!(dropped(), frames.len(), "{pair:?}");
+        assert!(thread.list().remove(&list(pair[0])).unwrap());
+        assert_eq!(dropped(), frames.len(), "{pair:?}");
+        assert_eq!(is_dropped(&program, &frame4(&beside)), pair[1] < 29, "{pair:?}");
+        assert!(thread.list().remove(&list(pair[1])).unwrap());
+        assert_eq!(dropped(), 0, "{pair:?}");
+    }
+}
+
+#[test]
+fn as_many_addresses_as_there_can_be_are_denied_and_no_other() {
+    lab_or_skip!();
+    let (program, thread) = start(None);
+    let thread = thread.unwrap();
+    let address = |index: u32| std::net::Ipv4Addr::from_bits(index.wrapping_mul(0x9e37_79b1));
+    let denied = |index: u32| entry(&address(index).to_string());
+    for index in 0..xfwd_ebpf_types::deny::MAX_DENIED_HOSTS {
+        thread.list().add(denied(index), MINUTE).unwrap();
+    }
+    assert!(thread.list().add(entry("198.51.100.7"), MINUTE).is_err());
+    let mut packet = ipv4(VIP4, TCP, &tcp(PORT, 0, b"x"));
+    for index in (0..2 * xfwd_ebpf_types::deny::MAX_DENIED_HOSTS).step_by(131) {
+        packet[12..16].copy_from_slice(&address(index).octets());
+        let expected = index < xfwd_ebpf_types::deny::MAX_DENIED_HOSTS;
+        assert_eq!(is_dropped(&program, &frame4(&packet)), expected, "{index}");
+    }
+    assert_eq!(thread.list().counts().map_full, 1);
+}
+
 #[test]
 fn what_a_stage_denies_is_in_the_kernel_within_milliseconds_and_ends_in_time() {
     lab_or_skip!();

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::deny::DenySettings;
+use crate::deny::{Bucket, DenySettings};
 use crate::filter::{Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, RuleCounter};
 use crate::{Gate, Headers, NetworkKey, PortKey, ServiceKey, Settings};
 
@@ -67,6 +67,7 @@ pod!(Headers {
     end,
 });
 pod!(DenySettings { used });
+pod!(Bucket { blocks });
 pod!(Line { words });
 pod!(Class { verdict, sets });
 pod!(RuleCounter { packets, bytes });

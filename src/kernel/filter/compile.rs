@@ -29,6 +29,8 @@ const WITH_PORTS: [u8; 3] = [TCP, UDP, SCTP];
 pub struct KernelPlan {
     /// Where each rule runs, in the order of the list.
     pub places: Vec<Place>,
+    /// Which rules drop in the XDP program, in the order of the list.
+    pub drops: Vec<bool>,
     /// Where things are.
     pub settings: FilterSettings,
     /// Words by IPv4 address, protocol and port.
@@ -154,7 +156,9 @@ pub fn compile(rules: &[Rule]) -> Result<KernelPlan, PlanError> {
         }
         places.push(place);
     }
-    compiler.finish(places)
+    let drops_there = |(rule, place): (&Rule, &Place)| rule.action == Action::Drop && *place == Place::Kernel;
+    let drops = rules.iter().zip(&places).map(drops_there).collect();
+    Ok(KernelPlan { drops, ..compiler.finish(places)? })
 }
 
 /// The forms of the rules that run in the kernel.
@@ -383,6 +387,7 @@ impl Compiler {
         };
         Ok(KernelPlan {
             places,
+            drops: Vec::new(),
             settings,
             lines: lines.list,
             src_v6,

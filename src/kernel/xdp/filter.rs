@@ -40,6 +40,8 @@ pub(super) struct FilterMaps {
     counters: PerCpuArray<MapData, RuleCounter>,
     /// Number of rules, and which of them run in the kernel: the others have no counts.
     in_kernel: Vec<bool>,
+    /// Which rules drop in the kernel.
+    drops: Vec<bool>,
 }
 
 impl FilterMaps {
@@ -55,7 +57,13 @@ impl FilterMaps {
         // The last: from here on the program looks at the others.
         fill_array(object, "FILTER", &[plan.settings])?;
         let in_kernel = plan.places.iter().map(|place| *place == Place::Kernel).collect();
-        Ok(Self { counters: take_map(object, COUNTERS)?, in_kernel })
+        Ok(Self { counters: take_map(object, COUNTERS)?, in_kernel, drops: plan.drops.clone() })
+    }
+
+    /// Packets that rules dropped, over all CPUs.
+    pub fn dropped(&self) -> Result<u64, XdpError> {
+        let counts = self.counts()?;
+        Ok(counts.iter().zip(&self.drops).filter(|(_, drops)| **drops).map(|(count, _)| count.packets).sum())
     }
 
     /// The counts of every rule, in the order of the list, over all CPUs.

@@ -6,7 +6,7 @@ use core::{arch::asm, ffi::c_void};
 use aya_ebpf::{helpers::bpf_loop, maps::lpm_trie::Key};
 use xfwd_ebpf_types::{
     Headers,
-    deny::DenySettings,
+    deny::{BLOCK_BITS, DenySettings, buckets_of, network_bit},
     filter::{
         BOUND_WORDS, Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts,
         RuleCounter, Verdict, WordKind,
@@ -15,7 +15,7 @@ use xfwd_ebpf_types::{
 
 use crate::{
     maps::{
-        DENY_FLOWS, DENY_HOSTS, DENY_V4, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
+        DENY_FLOWS, DENY_HOSTS, DENY_V4_BLOCKS, DENY_V4_NETWORKS, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
         FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6, FILTER_TABLE, RULE_COUNTERS,
     },
     packet::Packet,
@@ -28,25 +28,68 @@ use crate::{
 #[unsafe(link_section = ".data.deny")]
 static DENY: u32 = 0;
 
-/// Whether the packet is on the deny list.
+/// The multiplier of [`buckets_of`]; written by user space before the program is loaded.
+#[unsafe(no_mangle)]
+static DENY_MULTIPLIER: u64 = 0;
+
+#[inline(always)]
+fn denied_kinds() -> u32 {
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
+    unsafe { core::ptr::read_volatile(&raw const DENY) }
+}
+
+/// Whether an IPv4 source address is on the deny list, by itself or by a prefix.
+#[inline(always)]
+pub fn is_denied_ipv4(source: u32) -> bool {
+    let used = denied_kinds();
+    used != 0 && is_ipv4_among(used, source)
+}
+
+#[inline(always)]
+fn is_ipv4_among(used: u32, source: u32) -> bool {
+    if used & DenySettings::BLOCKS_V4 != 0 {
+        // SAFETY: as in `denied_kinds`.
+        let multiplier = unsafe { core::ptr::read_volatile(&raw const DENY_MULTIPLIER) };
+        let (first, second) = buckets_of(source >> BLOCK_BITS, multiplier);
+        if is_in_bucket(first, source) || is_in_bucket(second, source) {
+            return true;
+        }
+    }
+    let (word, bit) = network_bit(source);
+    used & DenySettings::NETWORKS_V4 != 0
+        && DENY_V4_NETWORKS.get_ptr(word).is_some_and(|word| {
+            // SAFETY: the element is a word. User space may write it meanwhile, so it is read as it is.
+            let word = unsafe { word.read_volatile() };
+            word >> bit & 1 != 0
+        })
+}
+
+#[inline(always)]
+fn is_in_bucket(bucket: u32, source: u32) -> bool {
+    let Some(bucket) = DENY_V4_BLOCKS.get_ptr(bucket) else {
+        return false;
+    };
+    // SAFETY: the element is a bucket. User space may write its words meanwhile, so each is read once, and whole.
+    let block = |index: usize| unsafe { (&raw const (*bucket).blocks[index]).read_volatile() };
+    let holds = |block: u64| {
+        block >> 32 == u64::from(source >> BLOCK_BITS) && block >> (source & ((1 << BLOCK_BITS) - 1)) & 1 != 0
+    };
+    holds(block(0)) || holds(block(1)) || holds(block(2)) || holds(block(3))
+}
+
+/// Where IP starts in a packet without VLAN tags.
+const UNTAGGED: usize = 14;
+
+/// Whether the packet is on the deny list, for what [`is_denied_ipv4`] has not been asked about.
 #[inline(always)]
 pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
-    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
-    let used = unsafe { core::ptr::read_volatile(&raw const DENY) };
+    let used = denied_kinds();
     if used == 0 {
         return false;
     }
     let Some((src, dst)) = addresses(packet, headers) else {
         return false;
     };
-    if used & DenySettings::HOSTS != 0 {
-        let rest = u32::from_ne_bytes([0, 0, 0, headers.ip_version]);
-        let key = NarrowKey { dst: src, rest, unused: 0 };
-        // SAFETY: the key starts with the 20 bytes of an EndpointKey; the value is not read.
-        if unsafe { DENY_HOSTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) }.is_some() {
-            return true;
-        }
-    }
     if used & DenySettings::FLOWS != 0 && has_ports(headers) {
         let key = flow_key(headers, src, dst);
         // SAFETY: the key is the 40 bytes of a FlowKey; the value is not read.
@@ -56,40 +99,46 @@ pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
     }
     let network = usize::from(headers.network_offset);
     if headers.ip_version == 4 {
-        used & DenySettings::PREFIXES_V4 != 0
-            && packet.bytes::<4>(network + 12).is_some_and(|src| DENY_V4.get(&Key::new(32, *src)).is_some())
-    } else {
-        used & DenySettings::PREFIXES_V6 != 0
-            && packet.bytes::<16>(network + 8).is_some_and(|src| DENY_V6.get(&Key::new(128, *src)).is_some())
+        return network != UNTAGGED
+            && packet
+                .bytes::<4>(network + 12)
+                .is_some_and(|src| is_ipv4_among(used, u32::from_be_bytes(*src)));
     }
+    if used & DenySettings::HOSTS != 0 {
+        let rest = u32::from_ne_bytes([0, 0, 0, headers.ip_version]);
+        let key = NarrowKey { dst: src, rest, unused: 0 };
+        // SAFETY: the key starts with the 20 bytes of an EndpointKey; the value is not read.
+        if unsafe { DENY_HOSTS.get(&*core::ptr::from_ref(&key).cast::<EndpointKey>()) }.is_some() {
+            return true;
+        }
+    }
+    used & DenySettings::PREFIXES_V6 != 0
+        && packet.bytes::<16>(network + 8).is_some_and(|src| DENY_V6.get(&Key::new(128, *src)).is_some())
 }
 
-/// What the filter says about an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when it has to
-/// be parsed to know the address: it has VLAN tags, or is not IPv4.
+/// What the filter says about an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when no rule asks for
+/// one.
 ///
 /// Most of what a filter has to drop, and quickly, are floods from addresses on a list: those packets end here.
 #[inline(always)]
-pub fn look_at_source(packet: &Packet) -> u32 {
+pub fn look_at_source(source: u32) -> u32 {
     if !has_rules() {
         return UNKNOWN;
     }
-    let Some(settings) = FILTER.get(0) else {
-        return UNKNOWN;
-    };
-    if settings.src_v4 == 0 {
-        return UNKNOWN;
-    }
-    let Some(ethertype) = packet.bytes::<2>(12) else {
-        return UNKNOWN;
-    };
-    let Some(header) = packet.bytes::<20>(14) else {
-        return UNKNOWN;
-    };
-    if *ethertype != [0x08, 0x00] || header[0] >> 4 != 4 {
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 below.
+    let root = unsafe { core::ptr::read_volatile(&raw const FILTER_SRC_V4) };
+    if root == 0 {
         return UNKNOWN;
     }
-    by_ipv4(settings.src_v4, u32::from_be_bytes([header[12], header[13], header[14], header[15]]))
+    by_ipv4(root, source)
 }
+
+/// `src_v4` and `src_rules` of [`FilterSettings`], for what every packet of a flood asks; written by user space before the program
+/// is loaded.
+#[unsafe(no_mangle)]
+static FILTER_SRC_V4: u32 = 0;
+#[unsafe(no_mangle)]
+static FILTER_SRC_RULES: u32 = 0;
 
 /// 1 when the list has a rule; written by user space before the program is loaded.
 #[unsafe(no_mangle)]
@@ -119,7 +168,8 @@ pub fn drops_by_source(packet: &Packet, found: u32) -> bool {
     if found & WordKind::KIND != WordKind::VERDICT || !Verdict(found).is_drop() {
         return false;
     }
-    let src_rules = FILTER.get(0).map_or(0, |settings| settings.src_rules);
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
+    let src_rules = unsafe { core::ptr::read_volatile(&raw const FILTER_SRC_RULES) };
     if Verdict(found).rule() >= src_rules {
         return false;
     }

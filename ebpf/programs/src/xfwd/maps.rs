@@ -7,7 +7,9 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap},
     macros::btf_map,
 };
-use xfwd_ebpf_types::deny::{MAX_DENIED_FLOWS, MAX_DENIED_HOSTS, MAX_DENIED_PREFIXES};
+use xfwd_ebpf_types::deny::{
+    BUCKETS, Bucket, MAX_DENIED_FLOWS, MAX_DENIED_HOSTS, MAX_DENIED_PREFIXES, NETWORK_WORDS,
+};
 use xfwd_ebpf_types::filter::{
     Class, EndpointKey, Entry, FilterSettings, FlowKey, Line, MAX_ENDPOINTS, MAX_ENTRIES,
     MAX_FILTER_PREFIXES, MAX_FLOWS, RuleCounter,
@@ -97,13 +99,17 @@ pub static FILTER_ENDPOINTS: HashMap<EndpointKey, u32, { MAX_ENDPOINTS as usize 
 #[btf_map]
 pub static FILTER_FLOWS: HashMap<FlowKey, u32, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// Source addresses; the value is not looked at, here and in the next ones.
+/// IPv6 source addresses; the value is not looked at, here and in the other maps with keys.
 #[btf_map]
 pub static DENY_HOSTS: HashMap<EndpointKey, u32, { MAX_DENIED_HOSTS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// IPv4 source prefixes.
+/// IPv4 source prefixes of 24 bits or less: a bit for each /24. User space writes here and in the next one by `mmap`.
 #[btf_map]
-pub static DENY_V4: LpmTrie<[u8; 4], u32, { MAX_DENIED_PREFIXES as usize }> = LpmTrie::new();
+pub static DENY_V4_NETWORKS: Array<u64, { NETWORK_WORDS as usize }, IN_PAGES> = Array::new();
+
+/// IPv4 source addresses and longer prefixes.
+#[btf_map]
+pub static DENY_V4_BLOCKS: Array<Bucket, { BUCKETS as usize }, IN_PAGES> = Array::new();
 
 /// IPv6 source prefixes.
 #[btf_map]

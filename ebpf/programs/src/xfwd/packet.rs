@@ -24,6 +24,20 @@ impl Packet {
         Self { start: context.data(), linear_end: context.data_end(), context: context.ctx }
     }
 
+    /// The same packet, of whose length the verifier knows nothing: what comes behind a look at it is followed once, and not
+    /// once for each length that it was found to have.
+    #[inline(always)]
+    pub fn forget_length(&self) -> Self {
+        // SAFETY: the context is valid while the program runs. Without `volatile` the compiler would use what it has read.
+        let (start, linear_end) = unsafe {
+            (
+                (&raw const (*self.context).data).read_volatile() as usize,
+                (&raw const (*self.context).data_end).read_volatile() as usize,
+            )
+        };
+        Self { start, linear_end, context: self.context }
+    }
+
     /// The receive queue it came by.
     #[inline(always)]
     pub fn queue(&self) -> u32 {
@@ -41,6 +55,16 @@ impl Packet {
         // SAFETY: the bytes from `first` to `first + N` lie between start and end of the linear part, as the
         // verifier proves for every path that gets here; a byte array may be aligned in any way.
         Some(unsafe { &*(first as *const [u8; N]) })
+    }
+
+    /// Source address of an IPv4 packet without VLAN tags whose fixed header is there, as a number; `None` for any other.
+    #[inline(always)]
+    pub fn plain_ipv4_source(&self) -> Option<u32> {
+        let header: &[u8; 34] = self.bytes(0)?;
+        if u16::from_ne_bytes([header[12], header[13]]) != 0x0800_u16.to_be() || header[14] >> 4 != 4 {
+            return None;
+        }
+        Some(u32::from_be_bytes([header[26], header[27], header[28], header[29]]))
     }
 
     /// Whether the linear part reaches to `end` (an offset).

@@ -351,7 +351,7 @@ pub fn bounded_offset(mut offset: usize) -> usize {
 }
 
 #[inline(always)]
-fn forget(mut value: u64, unknown: u64) -> u64 {
+pub fn forget(mut value: u64, unknown: u64) -> u64 {
     // SAFETY: arithmetic on registers; the two instructions undo each other.
     unsafe {
         asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) value, in(reg) unknown, options(pure, nomem, nostack));

@@ -9,7 +9,7 @@ use crate::{
     filter,
     maps::{COUNTERS, GATES, HOST_ADDRESSES, NETWORKS, PORT_KEY_BYTES, PORTS, SERVICES, SETTINGS, XSKS},
     packet::Packet,
-    parse::{ICMP, ICMPV6, TCP, UDP, bounded_offset, forget_path, parse},
+    parse::{ICMP, ICMPV6, TCP, UDP, bounded_offset, forget, forget_path, parse},
 };
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -77,11 +77,19 @@ pub fn steer(packet: &Packet) -> u32 {
     if let Some(room) = takes_unseen() {
         return redirect(packet, Cause::SteeredAll, room);
     }
-    let source = filter::look_at_source(packet);
-    if filter::drops_by_source(packet, source) {
-        count(Cause::DroppedRule as u32);
-        return xdp_action::XDP_DROP;
+    let mut source = filter::UNKNOWN;
+    if let Some(address) = packet.plain_ipv4_source() {
+        source = filter::look_at_source(address);
+        if filter::drops_by_source(packet, source) {
+            return xdp_action::XDP_DROP;
+        }
+        if filter::is_denied_ipv4(address) {
+            count(Cause::DroppedDenied as u32);
+            return xdp_action::XDP_DROP;
+        }
     }
+    let source = forget(source.into(), packet.queue().into()) as u32;
+    let packet = &packet.forget_length();
     let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
     let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
@@ -90,8 +98,8 @@ pub fn steer(packet: &Packet) -> u32 {
             count(Cause::DroppedDenied as u32);
             return xdp_action::XDP_DROP;
         }
+        // Counted for the rule: user space adds up what `dropped-rule` is.
         if filter::drops(packet, &headers, source) {
-            count(Cause::DroppedRule as u32);
             return xdp_action::XDP_DROP;
         }
     }
