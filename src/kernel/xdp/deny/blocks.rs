@@ -187,7 +187,7 @@ mod tests {
     fn the_most_entries_there_can_be_fit_and_leave_nothing() {
         // In a row, with gaps that are powers of two, and scattered.
         let spreads: [fn(u32) -> u32; 3] =
-            [|index| index << 7, |index| index << 13 | index >> 19, |index| index.wrapping_mul(0x9e37_79b1)];
+            [|index| index << 7, |index| index.rotate_left(13), |index| index.wrapping_mul(0x9e37_79b1)];
         for spread in spreads {
             let mut blocks = empty();
             let prefixes: Vec<u32> = (0..MAX_DENIED_PREFIXES).map(|index| spread(index) & mask(25)).collect();
