@@ -1,9 +1,14 @@
 //! The report as people read it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{CaseReport, Report, figure};
 use crate::case::grouped;
+use crate::statistics::Spread;
+
+/// The greatest of the rounds by the least: from here on the result is marked.
+const UNSTEADY: f64 = 4.0 / 3.0;
 
 /// A picture of the report: what it shows, and the file beside it.
 pub struct Picture {
@@ -31,6 +36,34 @@ pub fn document(report: &Report, pictures: &[Picture]) -> String {
     text
 }
 
+/// Where the figures come from, in a line: command, machine, kernel, day, commit.
+pub fn origin(report: &Report) -> String {
+    let machine = &report.machine;
+    let kind = if machine.virtual_machine { " of a virtual machine" } else { "" };
+    // What a distribution adds behind the numbers says nothing to others.
+    let kernel = machine.kernel.split(['-', '+']).next().unwrap_or_default();
+    let commit = machine.commit.as_deref().map_or("unknown", |commit| commit.get(..12).unwrap_or(commit));
+    format!(
+        "{} on {}, {} cores{kind}, Linux {kernel}, {}, commit `{commit}`",
+        command(report),
+        machine.cpu,
+        machine.cores,
+        day(report)
+    )
+}
+
+/// The command, as code.
+fn command(report: &Report) -> String {
+    format!("`scripts/bench {}`", report.command.join(" ")).replace(" `", "`")
+}
+
+/// The day on which the run began, in UTC.
+fn day(report: &Report) -> String {
+    let seconds = i64::try_from(report.started_unix).ok();
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
+}
+
 fn head(text: &mut String, report: &Report) {
     let machine = &report.machine;
     let cores: Vec<String> = machine.subject_cores.iter().map(ToString::to_string).collect();
@@ -38,7 +71,8 @@ fn head(text: &mut String, report: &Report) {
         machine.versions.iter().map(|(name, version)| format!("{name}: {version}")).collect();
     let kind = if machine.virtual_machine { ", a virtual machine" } else { "" };
     let lines = [
-        ("command", format!("`scripts/bench {}`", report.command.join(" ")).replace(" `", "`")),
+        ("command", command(report)),
+        ("day", day(report)),
         (
             "machine",
             format!("{}, {} cores, {} MiB{kind}", machine.cpu, machine.cores, grouped(machine.memory_mib)),
@@ -59,6 +93,16 @@ fn head(text: &mut String, report: &Report) {
     }
 }
 
+/// A ratio, to three digits or so.
+fn times(ratio: f64) -> String {
+    match ratio {
+        100.0.. => grouped(ratio.round() as u64),
+        10.0.. => format!("{ratio:.1}"),
+        0.1.. => format!("{ratio:.3}"),
+        _ => format!("{ratio:.5}"),
+    }
+}
+
 /// The table of results.
 pub fn table(report: &Report) -> String {
     let mut text = String::from(
@@ -68,7 +112,8 @@ pub fn table(report: &Report) -> String {
         rows(&mut text, case);
     }
     text.push_str(
-        "\ng: handled all that the generator offered, so it may be faster. c: works on the generator's core, so the figure has the costs of both.\n",
+        "\ng: handled all that the generator offered, so it may be faster. c: works on the generator's core, so the figure has the costs of both. \
+         u: unsteady, the rounds differ by more than a third: something else was at work, or the subject itself wavers.\n",
     );
     text
 }
@@ -79,11 +124,12 @@ fn rows(text: &mut String, case: &CaseReport) {
         let ratio = case.ratios.iter().find(|ratio| ratio.to == result.subject);
         let ratio = ratio.map_or_else(
             || "| |".to_owned(),
-            |ratio| format!("{:.3} | {:.3} | {:.3}", ratio.spread.median, ratio.spread.min, ratio.spread.max),
+            |ratio| [ratio.spread.median, ratio.spread.min, ratio.spread.max].map(times).join(" | "),
         );
         let mut marks = String::new();
         marks.push_str(if result.generator_bound { "g" } else { "" });
         marks.push_str(if result.shares_core { "c" } else { "" });
+        marks.push_str(if spread.max > UNSTEADY * spread.min { "u" } else { "" });
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {ratio} | {marks} |",
@@ -136,15 +182,54 @@ fn notes(text: &mut String, report: &Report) {
 
 fn limits(text: &mut String, report: &Report) {
     text.push_str("\n## What the generator can do\n\nInto an XDP program that drops everything, on the generator's core.\n\n");
-    text.push_str("| frame bytes with FCS | flows | queues | packets a second |\n|--:|--:|--:|--:|\n");
+    text.push_str(
+        "| frame bytes with FCS | flows | queues | by way of | packets a second |\n|--:|--:|--:|---|--:|\n",
+    );
+    // Traffic that differs in addresses only stands here once.
+    let mut limits: BTreeMap<_, Vec<f64>> = BTreeMap::new();
     for limit in &report.generator {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} |",
-            limit.frame_bytes,
-            grouped(limit.flows.into()),
-            limit.queues,
-            grouped(limit.packets_per_second as u64)
+        let way = if limit.through_stack { "host stack" } else { "XDP" };
+        let traffic = (limit.frame_bytes, limit.flows, limit.queues, way);
+        limits.entry(traffic).or_default().push(limit.packets_per_second);
+    }
+    for ((frame_bytes, flows, queues, way), rates) in limits {
+        let (flows, rates) = (grouped(flows.into()), Spread::of(rates));
+        let rate = rates.map_or_else(String::new, |rates| {
+            let [least, most] = [rates.min, rates.max].map(|rate| grouped(rate as u64));
+            if least == most { most } else { format!("{least} to {most}") }
+        });
+        let _ = writeln!(text, "| {frame_bytes} | {flows} | {queues} | {way} | {rate} |");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{case, report};
+
+    #[test]
+    fn a_report_says_where_its_figures_come_from() {
+        let origin = origin(&report(Vec::new()));
+        assert_eq!(
+            origin,
+            "`scripts/bench --runs 2` on A processor, 2 cores of a virtual machine, Linux 6.18.1, 2026-01-02, commit `0123456789ab`"
         );
+    }
+
+    #[test]
+    fn a_ratio_has_about_three_digits_however_small_or_large_it_is() {
+        assert_eq!(
+            [0.00042, 0.5, 1.25, 12.34, 4430.6].map(times),
+            ["0.00042", "0.500", "1.250", "12.3", "4,431"]
+        );
+    }
+
+    #[test]
+    fn rounds_that_differ_by_much_are_marked() {
+        let mut unsteady = case("bounce", &["xfwd", "other"]);
+        unsteady.results[1].spread.max *= 2.0;
+        let table = table(&report(vec![unsteady]));
+        assert!(table.lines().any(|line| line.contains("| xfwd |") && line.ends_with("|  |")), "{table}");
+        assert!(table.lines().any(|line| line.contains("| other |") && line.ends_with("| u |")), "{table}");
     }
 }
