@@ -36,9 +36,9 @@ fn at_share(share: u32) -> Case {
     Case {
         name: format!("latency-{share}"),
         family: "latency",
-        title: format!("Round trip of a bounce at {share} % of its highest rate without loss, median"),
+        title: format!("Round trip of a bounce at {share} % of its loss-free rate, median"),
         unit: Unit::Microseconds,
-        point: Some(Point { axis: "% of the highest rate without loss", at: share.into() }),
+        point: Some(Point { axis: "% of the loss-free rate", at: share.into() }),
         rounds: CURVE_ROUNDS,
         contestants: vec![
             contestant(Xfwd::new(bounce::CONFIG), share),

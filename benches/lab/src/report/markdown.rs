@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{CaseReport, Report, figure};
-use crate::case::grouped;
+use crate::case::{Unit, grouped};
 use crate::statistics::Spread;
 
 /// The greatest of the rounds by the least: from here on the result is marked.
@@ -24,6 +24,7 @@ pub fn document(report: &Report, pictures: &[Picture]) -> String {
     head(&mut text, report);
     text.push_str("\n## Results\n\n");
     text.push_str(&table(report));
+    percentiles(&mut text, report);
     missing(&mut text, report);
     notes(&mut text, report);
     limits(&mut text, report);
@@ -36,7 +37,7 @@ pub fn document(report: &Report, pictures: &[Picture]) -> String {
     text
 }
 
-/// Where the figures come from, in a line: command, machine, kernel, day, commit.
+/// What the figures were made on, in a line: machine, kernel, day, commit.
 pub fn origin(report: &Report) -> String {
     let machine = &report.machine;
     let kind = if machine.virtual_machine { " of a virtual machine" } else { "" };
@@ -44,17 +45,25 @@ pub fn origin(report: &Report) -> String {
     let kernel = machine.kernel.split(['-', '+']).next().unwrap_or_default();
     let commit = machine.commit.as_deref().map_or("unknown", |commit| commit.get(..12).unwrap_or(commit));
     format!(
-        "{} on {}, {} cores{kind}, Linux {kernel}, {}, commit `{commit}`",
-        command(report),
+        "{}, {} cores{kind}, Linux {kernel}, {}, commit `{commit}`",
         machine.cpu,
         machine.cores,
         day(report)
     )
 }
 
-/// The command, as code.
-fn command(report: &Report) -> String {
-    format!("`scripts/bench {}`", report.command.join(" ")).replace(" `", "`")
+/// The command, as code. Where the report went has no part in the figures.
+pub fn command(report: &Report) -> String {
+    let mut words = vec!["scripts/bench"];
+    let mut arguments = report.command.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match argument.split_once('=').map_or(argument, |(name, _)| name) {
+            "--output" if argument.contains('=') => {}
+            "--output" => drop(arguments.next()),
+            _ => words.push(argument),
+        }
+    }
+    format!("`{}`", words.join(" "))
 }
 
 /// The day on which the run began, in UTC.
@@ -180,6 +189,35 @@ fn notes(text: &mut String, report: &Report) {
     }
 }
 
+/// What a median does not say: the high percentiles, and what part of them is the generator's.
+fn percentiles(text: &mut String, report: &Report) {
+    let results = report.cases.iter().flat_map(|case| case.results.iter().map(move |result| (case, result)));
+    let rows: Vec<_> = results.filter(|(_, result)| result.extra.contains_key("p99_us")).collect();
+    if rows.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n## Latency\n\nMedians of the rounds. Where the generator's own lateness makes up much of a percentile, that is the machine's doing, not the \
+         subject's.\n\n| case | subject | offered | median | 99 % | 99.9 % | generator late at 99 % | lost |\n|---|---|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for (case, result) in rows {
+        let extra = |name| result.extra.get(name).copied();
+        let cell = |value: Option<f64>, unit| value.map_or_else(String::new, |value| figure(value, unit));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            case.name,
+            result.subject,
+            cell(result.offered, Unit::PacketsPerSecond),
+            figure(result.spread.median, case.unit),
+            cell(extra("p99_us"), case.unit),
+            cell(extra("p99.9_us"), case.unit),
+            cell(extra("generator_late_p99_us"), case.unit),
+            extra("lost_percent").map_or_else(String::new, |lost| format!("{lost:.3} %")),
+        );
+    }
+}
+
 fn limits(text: &mut String, report: &Report) {
     text.push_str("\n## What the generator can do\n\nInto an XDP program that drops everything, on the generator's core.\n\n");
     text.push_str(
@@ -212,8 +250,34 @@ mod tests {
         let origin = origin(&report(Vec::new()));
         assert_eq!(
             origin,
-            "`scripts/bench --runs 2` on A processor, 2 cores of a virtual machine, Linux 6.18.1, 2026-01-02, commit `0123456789ab`"
+            "A processor, 2 cores of a virtual machine, Linux 6.18.1, 2026-01-02, commit `0123456789ab`"
         );
+    }
+
+    #[test]
+    fn the_command_is_told_but_for_where_the_report_went() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let with = |words| command(&Report { command: words, ..report(Vec::new()) });
+        assert_eq!(
+            with(words(&["--runs", "2", "--output", "/tmp/x", "--quick"])),
+            "`scripts/bench --runs 2 --quick`"
+        );
+        assert_eq!(with(words(&["--output=/tmp/x"])), "`scripts/bench`");
+    }
+
+    #[test]
+    fn latencies_have_a_table_with_the_generator_s_part() {
+        let mut latency = case("latency-90", &["xfwd", "other"]);
+        latency.results[0].extra =
+            BTreeMap::from([("p99_us".to_owned(), 7.5), ("lost_percent".to_owned(), 0.25)]);
+        latency.unit = Unit::Microseconds;
+        let mut text = String::new();
+        percentiles(&mut text, &report(vec![latency, case("bounce", &["xfwd"])]));
+        assert!(
+            text.contains("| latency-90 | xfwd | 2.000 Mpps | 1500000.0 µs | 7.5 µs |  |  | 0.250 % |"),
+            "{text}"
+        );
+        assert!(!text.contains("other") && !text.contains("bounce"), "{text}");
     }
 
     #[test]

@@ -113,8 +113,9 @@ fn block(report: &Report) -> Result<String> {
     let rounds = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
     let mut text = format!(
         "`scripts/bench` runs xfwd and its peers in turn, in the same network of namespaces on your machine. These are the medians of {rounds} \
-         rounds of {}: 64 byte UDP frames (with FCS) on one queue of a veth pair, AF_XDP in {} mode, the generator on a core of its own. \
+         rounds of {} on {}: 64 byte UDP frames (with FCS) on one queue of a veth pair, AF_XDP in {} mode, the generator on a core of its own. \
          Rates are that machine's; ratios, each the median of those of the rounds, are what to compare.\n\n",
+        markdown::command(report),
         markdown::origin(report),
         report.machine.mode,
     );

@@ -10,6 +10,8 @@ use super::{Colours, Drawn, Plot};
 use crate::case::{Unit, grouped};
 
 const COLUMNS: usize = 4;
+/// What the title says if there are such points.
+const HOLLOW: &str = ". Hollow: the generator may be the limit";
 /// From here on, greatest to least, the axis of costs is logarithmic too.
 const WIDE: f64 = 10.0;
 /// Room above the highest point, as a part of all, and what each line of the legend needs besides.
@@ -72,9 +74,7 @@ struct Cost {
 impl Costs {
     fn new(axis: &str) -> Self {
         let name = format!("cost-{}", axis.replace(' ', "-"));
-        let title = format!(
-            "Nanoseconds a packet against {axis}: median, minimum, maximum. Hollow: the generator may be the limit"
-        );
+        let title = format!("Nanoseconds a packet against {axis}: median, minimum, maximum");
         Self { axis: axis.to_owned(), name, title, panels: Vec::new() }
     }
 
@@ -93,6 +93,9 @@ impl Costs {
             self.panels.len() - 1
         });
         let lines = &mut self.panels[index].lines;
+        if case.results.iter().any(|result| result.generator_bound) && !self.title.ends_with(HOLLOW) {
+            self.title.push_str(HOLLOW);
+        }
         for result in &case.results {
             let label = format!("{prefix}{}", result.subject);
             let line = lines.iter().position(|line| line.label == label).unwrap_or_else(|| {

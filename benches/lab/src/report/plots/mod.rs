@@ -56,7 +56,7 @@ pub fn write(report: &Report, folder: &Path) -> Result<Vec<Picture>> {
     plotters::style::register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
         .map_err(|_| anyhow!("the font cannot be read"))?;
     let mut pictures = Vec::new();
-    let foot = markdown::origin(report).replace('`', "");
+    let foot = format!("{}; {}", markdown::origin(report), markdown::command(report)).replace('`', "");
     for plot in bars::of(report) {
         pictures.push(save(&plot, &foot, folder)?);
     }
