@@ -43,7 +43,7 @@ struct Cli {
     /// Folder of the report.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     output: PathBuf,
-    /// Measure nothing: draw the report in that folder anew, and write its table and plot into README.md and docs/images.
+    /// Measure nothing: put table and plot of the report in that folder into README.md and docs/images of the repository here.
     #[arg(long, conflicts_with_all = ["quick", "only", "runs", "seconds", "list"])]
     readme: bool,
     /// Print the names of all cases, and end.
@@ -84,9 +84,7 @@ pub fn run() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if cli.readme {
-        let report = report::read(&cli.output)?;
-        report::write(&report, &cli.output)?;
-        report::readme::write(&report, &cli.output, Path::new("."))?;
+        report::readme::write(&report::read(&cli.output)?, &cli.output, Path::new("."))?;
         return Ok(ExitCode::SUCCESS);
     }
     let cases = case::select(case::all(cli.quick), &cli.only)?;

@@ -134,31 +134,6 @@ fn a_delay_of_the_peer_is_in_the_latency_of_every_packet() -> TestResult {
     Ok(())
 }
 
-/// Packets that are due while the interface is flushed go in a row afterwards. On a machine that has other things to do one try may be
-/// late, not each.
-#[test]
-fn most_of_what_goes_without_a_plan_goes_by_a_plan_as_well() -> TestResult {
-    lab_or_skip!();
-    let pair = topology::pair(1)?;
-    let reflect = CounterOptions { verdict: CounterVerdict::Reflect, ..CounterOptions::default() };
-    let _there = pair.subject.run(|| Counter::attach(INTERFACE, &reflect))?;
-    let _here = pair.generator.run(|| Counter::attach(INTERFACE, &with_latency()))?;
-    let stamped = Traffic { stamped: true, ..traffic(&pair, Protocol::Udp, false)? };
-    let time = Amount::For(Duration::from_millis(150));
-    let mut tries = Vec::new();
-    for _ in 0..6 {
-        let most = send(&pair, &stamped, time)?.pps();
-        let rate = most * 0.7;
-        let planned = Traffic { rate_pps: Some(rate as u64), ..stamped.clone() };
-        let reached = send(&pair, &planned, time)?.pps();
-        if reached >= rate * 0.98 {
-            return Ok(());
-        }
-        tries.push((most, reached));
-    }
-    panic!("without a plan, and by one of 0.7 of that: {tries:.0?}");
-}
-
 /// The correction of coordinated omission: what is not sent in time counts from when it should have been.
 #[test]
 fn who_cannot_keep_the_rate_is_late_and_no_packet_is_let_off() -> TestResult {
