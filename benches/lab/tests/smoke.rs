@@ -128,7 +128,8 @@ fn the_search_for_a_rate_without_loss_leaves_a_curve_and_its_picture() {
     for result in results {
         let points = result["loss"].as_array().unwrap();
         let rates: Vec<f64> = points.iter().map(|point| point[0].as_f64().unwrap()).collect();
-        assert!(rates.len() > 4 && rates.is_sorted(), "{result}");
+        // A flood and what is beyond the search; a rate that the generator did not reach is no point.
+        assert!(rates.len() >= 4 && rates.is_sorted(), "{result}");
         assert!(points.iter().all(|point| (0.0..=100.0).contains(&point[1].as_f64().unwrap())), "{result}");
         // What passed is on the curve.
         let (found, free) =
