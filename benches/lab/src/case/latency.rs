@@ -21,8 +21,8 @@ use crate::subject::{Outcome, Subject};
 
 /// Hundredths of the highest rate without loss.
 const SHARES: [u32; 3] = [10, 50, 90];
-/// That rate is looked for by so many halvings: to 1/64 of where the search begins.
-const HALVINGS: u32 = 6;
+/// That rate is looked for by so many halvings: to 1/128 of where the search begins.
+const HALVINGS: u32 = 7;
 /// A generator that missed the rate by more than this was the one that could not keep up.
 const KEPT: f64 = 0.99;
 /// From so many percent lost on, the reader has to know.

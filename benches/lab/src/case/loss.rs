@@ -19,15 +19,14 @@ use crate::subject::two_lines::TwoLines;
 use crate::subject::xfwd::Xfwd;
 use crate::subject::{Outcome, Subject};
 
-/// The interval is halved so often: to 1/128 of where it begins.
-const TRIALS: u32 = 7;
+/// The interval is halved so often: to 1/256 of where it begins.
+const TRIALS: u32 = 8;
 /// A rate that fails this often is too high.
 const TRIES: usize = 3;
 /// Where loss is measured beyond the search, as multiples of what comes back under as much as goes: for the curve.
 const BEYOND: [f64; 3] = [1.5, 2.0, 4.0];
-/// The search begins this much above what comes back under as much as goes, where there is loss for certain, or the
-/// generator's end.
-const ABOVE: f64 = 1.25;
+/// The search begins this much above what comes back under as much as goes: some do better when they are not flooded, by a third.
+const ABOVE: f64 = 2.0;
 /// Shortest trial.
 pub(super) const SHORTEST_TRIAL: Duration = Duration::from_millis(100);
 /// A trial that did not reach its rate says nothing about it.
