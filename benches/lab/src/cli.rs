@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ struct Cli {
     /// Only this case or family of cases; may be given again, or with commas.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
-    /// Rounds of every case [default: 5, or 3 for points of a curve; with --quick 2 and 1].
+    /// Rounds of every case [default: 7, or 3 for points of a curve; with --quick 2 and 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     runs: Option<u16>,
     /// Length of one measurement [default: 0.7, with --quick 0.4].
@@ -43,6 +43,9 @@ struct Cli {
     /// Folder of the report.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     output: PathBuf,
+    /// Measure nothing: put table and plot of the report in that folder into README.md and docs/images of the repository here.
+    #[arg(long, conflicts_with_all = ["quick", "only", "runs", "seconds", "list"])]
+    readme: bool,
     /// Print the names of all cases, and end.
     #[arg(long)]
     list: bool,
@@ -80,6 +83,10 @@ pub fn run() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if cli.readme {
+        report::readme::write(&report::read(&cli.output)?, &cli.output, Path::new("."))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let cases = case::select(case::all(cli.quick), &cli.only)?;
     if cli.list {
         list(&cases);
@@ -109,7 +116,7 @@ fn list(cases: &[Case]) {
     }
 }
 
-fn finish(report: &Report, folder: &std::path::Path) {
+fn finish(report: &Report, folder: &Path) {
     print!("{}", report::markdown::table(report));
     println!("\nreport.json, report.md and plots are in {}", folder.display());
     if !report.complete {

@@ -7,12 +7,12 @@ use std::process::Command;
 use anyhow::Result;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Cores;
 
 /// A machine, and the software on it that takes part.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Name of the CPU.
     pub cpu: String,
@@ -29,15 +29,15 @@ pub struct Machine {
     /// Whether this is a virtual machine, by the CPU's word.
     pub virtual_machine: bool,
     /// Driver of the interfaces.
-    pub driver: &'static str,
+    pub driver: String,
     /// Mode of AF_XDP sockets on them.
-    pub mode: &'static str,
+    pub mode: String,
     /// How the CPU's frequency is chosen, if it can be seen.
     pub governor: Option<String>,
     /// Commit of the sources, with a `+` behind it if they have been changed; `None`: no repository.
     pub commit: Option<String>,
     /// Versions of what takes part, by name; what is not installed is missing here.
-    pub versions: BTreeMap<&'static str, String>,
+    pub versions: BTreeMap<String, String>,
 }
 
 impl Machine {
@@ -62,8 +62,8 @@ impl Machine {
             memory_mib: memory_kib.unwrap_or_default() / 1024,
             kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned()),
             virtual_machine: flags.split(' ').any(|flag| flag == "hypervisor"),
-            driver: "veth",
-            mode: "copy",
+            driver: "veth".to_owned(),
+            mode: "copy".to_owned(),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             commit: commit(),
             versions: versions(),
@@ -109,8 +109,8 @@ fn commit() -> Option<String> {
     Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
-fn versions() -> BTreeMap<&'static str, String> {
-    let mut versions = BTreeMap::from([("xfwd", env!("CARGO_PKG_VERSION").to_owned())]);
+fn versions() -> BTreeMap<String, String> {
+    let mut versions = BTreeMap::from([("xfwd".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let package = |name: &str| {
         let output = Command::new("dpkg-query").args(["-W", "-f", "${Version}", name]).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -122,6 +122,6 @@ fn versions() -> BTreeMap<&'static str, String> {
         ("dpdk", package("dpdk-dev")),
         ("xdp-tools", package("xdp-tools")),
     ];
-    versions.extend(others.into_iter().filter_map(|(name, version)| Some((name, version?))));
+    versions.extend(others.into_iter().filter_map(|(name, version)| Some((name.to_owned(), version?))));
     versions
 }

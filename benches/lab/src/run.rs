@@ -11,7 +11,9 @@ use crate::case::{Case, Contestant, Reading};
 use crate::interrupt::interrupted;
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::report::{Absent, CaseReport, ContestantReport, GeneratorLimit, Ratio, Report, SettingsReport};
+use crate::report::{
+    Absent, CaseReport, ContestantReport, GeneratorLimit, Point, Ratio, Report, SettingsReport,
+};
 use crate::statistics::Spread;
 use crate::subject::Failure;
 
@@ -94,11 +96,11 @@ fn summary(case: &Case, records: Vec<Record>) -> CaseReport {
     };
     let mut report = CaseReport {
         name: case.name.clone(),
-        family: case.family,
+        family: case.family.to_owned(),
         title: case.title.clone(),
         unit: case.unit,
         more_is_better: case.unit.more_is_better(),
-        point: case.point,
+        point: case.point.map(|point| Point { axis: point.axis.to_owned(), at: point.at }),
         results: Vec::new(),
         ratios,
         missing: Vec::new(),
@@ -153,7 +155,10 @@ fn result(subject: String, spread: Spread, readings: Vec<Reading>) -> Contestant
         generator_limit: readings.iter().find_map(|reading| reading.generator_limit),
         generator_bound: readings.iter().any(|reading| reading.generator_bound),
         shares_core: readings.iter().any(|reading| reading.shares_core),
-        extra: extra.into_iter().filter_map(|(name, values)| Some((name, median(values)?))).collect(),
+        extra: extra
+            .into_iter()
+            .filter_map(|(name, values)| Some((name.to_owned(), median(values)?)))
+            .collect(),
         notes,
         spread,
     }

@@ -1,9 +1,9 @@
 //! Median and spread.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What several measurements of the same thing gave.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The one in the middle; of an even number the mean of the two there.
     pub median: f64,

@@ -113,6 +113,35 @@ fn assert_picture(path: &Path) {
 }
 
 #[test]
+fn the_search_for_a_rate_without_loss_leaves_a_curve_and_its_picture() {
+    lab_or_skip!();
+    let folder = folder("loss");
+    let output = bench()
+        .args(["--only", "loss-free", "--runs", "1", "--seconds", "0.05", "--output"])
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report = report(&folder);
+    let results = report["cases"][0]["results"].as_array().unwrap();
+    assert!(results.iter().any(|result| result["subject"] == "xfwd"), "{report}");
+    for result in results {
+        let points = result["loss"].as_array().unwrap();
+        let rates: Vec<f64> = points.iter().map(|point| point[0].as_f64().unwrap()).collect();
+        // A flood and what is beyond the search; a rate that the generator did not reach is no point.
+        assert!(rates.len() >= 4 && rates.is_sorted(), "{result}");
+        assert!(points.iter().all(|point| (0.0..=100.0).contains(&point[1].as_f64().unwrap())), "{result}");
+        // What passed is on the curve.
+        let (found, free) =
+            (result["median"].as_f64().unwrap(), |point: &Value| point[1].as_f64() < Some(0.01));
+        let passed = points.iter().any(|point| free(point) && point[0].as_f64() == Some(found));
+        assert!(found == 0.0 || passed, "{result}");
+    }
+    assert_picture(&folder.join("loss-loss-free"));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn a_wrong_name_is_answered_with_the_right_ones() {
     let output = bench().args(["--only", "bonuce"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -38,8 +38,8 @@ pub struct GeneratorState {
     pub start_ns: u64,
     /// When the next packet is due, in 1/256 ns after `start_ns`.
     pub due: u64,
-    /// When the last packet was sent, in 1/256 ns after `start_ns`.
-    pub last: u64,
+    /// Before when the next packet may not go, behind the plan or not, in 1/256 ns after `start_ns`.
+    pub next: u64,
     /// Place of the next packet in the row of lengths.
     pub turn: u64,
     /// Time of the first packet, by `bpf_ktime_get_ns`; 0: none was sent yet.
@@ -54,15 +54,15 @@ impl GeneratorState {
 
     /// Reads the struct as the map holds it.
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns] = words;
-        Self { sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns }
+        let [sent, remaining, flow, address, port, start_ns, due, next, turn, first_ns, latest_ns] = words;
+        Self { sent, remaining, flow, address, port, start_ns, due, next, turn, first_ns, latest_ns }
     }
 
     /// Writes the struct as the map holds it.
     pub const fn to_words(self) -> [u64; Self::WORDS] {
-        let Self { sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns } =
+        let Self { sent, remaining, flow, address, port, start_ns, due, next, turn, first_ns, latest_ns } =
             self;
-        [sent, remaining, flow, address, port, start_ns, due, last, turn, first_ns, latest_ns]
+        [sent, remaining, flow, address, port, start_ns, due, next, turn, first_ns, latest_ns]
     }
 }
 

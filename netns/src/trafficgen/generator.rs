@@ -344,7 +344,7 @@ impl Generator {
             let remaining = packets
                 .map_or(u64::MAX, |packets| packets / cores + u64::from((index as u64) < packets % cores));
             let state = GeneratorState::from_words(*value);
-            let fresh = GeneratorState { remaining, start_ns: 0, due: 0, last: 0, ..state };
+            let fresh = GeneratorState { remaining, start_ns: 0, due: 0, next: 0, ..state };
             *value = GeneratorState { first_ns: 0, latest_ns: 0, ..fresh }.to_words();
         }
         let values = PerCpuValues::try_from(values).map_err(|source| Error::System {

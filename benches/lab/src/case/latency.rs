@@ -1,10 +1,14 @@
-//! Round-trip latency at fixed rates, which are shares of what the same contestant could do at most a moment before.
+//! Round-trip latency at fixed rates, which are shares of the highest rate without loss that the same contestant had a moment before
+//! with the same packets, as in RFC 2544, section 26.2: what it does under a flood is no measure, since packets that come one by one
+//! cost more than those that come in a row.
 //!
 //! Each packet is timed from the moment when it was due, so that what is held up counts in full: nothing has to be corrected for
 //! coordinated omission afterwards ([`xfwd_netns::trafficgen::latency`]).
 
+use anyhow::anyhow;
 use xfwd_netns::trafficgen::Amount;
 
+use super::loss::{SHORTEST_TRIAL, search};
 use super::{CURVE_ROUNDS, Case, Contestant, Point, Reading, Unit, bounce};
 use crate::bench::Bench;
 use crate::offer::Traffic;
@@ -15,12 +19,14 @@ use crate::subject::two_lines::TwoLines;
 use crate::subject::xfwd::Xfwd;
 use crate::subject::{Outcome, Subject};
 
-/// Hundredths of the maximum.
+/// Hundredths of the highest rate without loss.
 const SHARES: [u32; 3] = [10, 50, 90];
+/// That rate is looked for by so many halvings: to 1/128 of where the search begins.
+const HALVINGS: u32 = 7;
 /// A generator that missed the rate by more than this was the one that could not keep up.
 const KEPT: f64 = 0.99;
-/// Above this part of a percentile, the generator's own lateness is worth a word.
-const WORTH_A_WORD: f64 = 0.25;
+/// From so many percent lost on, the reader has to know.
+const WORTH_TELLING: f64 = 0.1;
 
 pub(super) fn cases() -> Vec<Case> {
     SHARES.into_iter().map(at_share).collect()
@@ -30,9 +36,9 @@ fn at_share(share: u32) -> Case {
     Case {
         name: format!("latency-{share}"),
         family: "latency",
-        title: format!("Round trip of a bounce at {share} % of its own maximum, median"),
+        title: format!("Round trip of a bounce at {share} % of its loss-free rate, median"),
         unit: Unit::Microseconds,
-        point: Some(Point { axis: "% of the maximum", at: share.into() }),
+        point: Some(Point { axis: "% of the loss-free rate", at: share.into() }),
         rounds: CURVE_ROUNDS,
         contestants: vec![
             contestant(Xfwd::new(bounce::CONFIG), share),
@@ -50,17 +56,29 @@ fn contestant(subject: impl Subject + 'static, share: u32) -> Contestant {
 fn measure(bench: &Bench, subject: &dyn Subject, share: u32) -> Outcome<Reading> {
     let mut session = Session::start(bench, subject, &Traffic::default(), true)?;
     let time = bench.settings.time;
-    let most = session.offer(None, Amount::For(time / 2))?.returned_pps;
+    let most = search(&mut session, (time / 4).max(SHORTEST_TRIAL), HALVINGS)?.rate;
+    if most == 0.0 {
+        return Err(anyhow!("there is loss at any rate").into());
+    }
     let rate = most * f64::from(share) / 100.0;
     let answer = session.offer(Some(rate), Amount::For(time))?;
     session.stop()?;
-    Ok(Reading {
+    let lost_percent = answer.lost() * 100.0;
+    let mut reading = Reading {
         generator_bound: answer.offered < KEPT * rate,
         shares_core: subject.shares_core(),
-        extra: [("maximum_pps", most), ("lost_percent", answer.lost() * 100.0)].into(),
+        extra: [("loss_free_pps", most), ("lost_percent", lost_percent)].into(),
         ..of(&answer)
     }
-    .with_percentiles(&answer))
+    .with_percentiles(&answer);
+    if reading.generator_bound {
+        let reached = answer.offered / most * 100.0;
+        reading.notes.push(format!("the generator reached {reached:.0} % in place of {share} %"));
+    }
+    if lost_percent > WORTH_TELLING {
+        reading.notes.push(format!("{lost_percent:.1} % were lost, and have no time"));
+    }
+    Ok(reading)
 }
 
 /// The median round trip in µs, with the distribution.
@@ -75,7 +93,7 @@ pub(super) fn of(answer: &Answer) -> Reading {
 }
 
 impl Reading {
-    /// Adds the high percentiles, and a word if the generator had part in them.
+    /// Adds the high percentiles, and the part that the generator had in them.
     fn with_percentiles(mut self, answer: &Answer) -> Self {
         let microseconds = |percentile| answer.latency.value_at_percentile(percentile) as f64 / 1e3;
         let late = answer.lateness.value_at_percentile(99.0) as f64 / 1e3;
@@ -85,11 +103,6 @@ impl Reading {
             ("p99.9_us", microseconds(99.9)),
             ("generator_late_p99_us", late),
         ]);
-        if late > WORTH_A_WORD * p99 {
-            self.notes.push(
-                "at the 99th percentile the generator itself was late: the scheduler's doing".to_owned(),
-            );
-        }
         self
     }
 }

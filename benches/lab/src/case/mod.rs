@@ -17,14 +17,14 @@ mod workers;
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{Bench, Settings};
 use crate::offer::{Counted, Traffic, throughput};
 use crate::subject::{Failure, Outcome, Subject};
 
 /// What a figure is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     /// Packets a second.
     #[serde(rename = "packets/s")]
@@ -51,7 +51,7 @@ impl Unit {
 }
 
 /// The axis on which the cases of a family stand in a plot.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     /// What the axis shows: "rules", "flows", "frame bytes", "queues".
     pub axis: &'static str,
@@ -137,17 +137,20 @@ pub struct Case {
     pub contestants: Vec<Contestant>,
 }
 
+/// What may be lost at a rate that counts as one without loss, as a part of all: 0.01 %.
+pub const TOLERATED_LOSS: f64 = 1e-4;
+
 /// Rounds of cases whose figures are quoted.
-pub const HEADLINE_ROUNDS: usize = 5;
+pub const HEADLINE_ROUNDS: usize = 7;
 /// Rounds of cases that are points of a curve.
 pub const CURVE_ROUNDS: usize = 3;
-/// So many of them a quick run leaves out, but never all.
-const QUICK_LEAVES_OUT: usize = 3;
+/// A quick run has one of so many of them.
+const QUICK_DIVIDES: usize = 3;
 
 impl Case {
     /// How many rounds it gets.
     pub fn rounds(&self, settings: &Settings) -> usize {
-        let quick = self.rounds.saturating_sub(QUICK_LEAVES_OUT).max(1);
+        let quick = (self.rounds / QUICK_DIVIDES).max(1);
         settings.runs.unwrap_or(if settings.quick { quick } else { self.rounds })
     }
 }

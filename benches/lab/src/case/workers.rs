@@ -14,7 +14,9 @@ pub(super) fn cases(quick: bool) -> Vec<Case> {
 }
 
 fn on_queues(queues: u32) -> Case {
-    let traffic = Traffic { shape: Shape { queues, ..Shape::default() }, ..Traffic::default() };
+    // One queue has the way of several, so that they differ in nothing else.
+    let shape = Shape { queues, ..Shape::default() };
+    let traffic = Traffic { shape, through_stack: true, ..Traffic::default() };
     Case {
         name: format!("bounce-queues-{queues}"),
         family: "bounce-queues",

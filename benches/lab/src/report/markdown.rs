@@ -1,9 +1,14 @@
 //! The report as people read it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{CaseReport, Report, figure};
-use crate::case::grouped;
+use crate::case::{Unit, grouped};
+use crate::statistics::Spread;
+
+/// The greatest of the rounds by the least: from here on the result is marked.
+const UNSTEADY: f64 = 4.0 / 3.0;
 
 /// A picture of the report: what it shows, and the file beside it.
 pub struct Picture {
@@ -19,6 +24,7 @@ pub fn document(report: &Report, pictures: &[Picture]) -> String {
     head(&mut text, report);
     text.push_str("\n## Results\n\n");
     text.push_str(&table(report));
+    percentiles(&mut text, report);
     missing(&mut text, report);
     notes(&mut text, report);
     limits(&mut text, report);
@@ -31,6 +37,42 @@ pub fn document(report: &Report, pictures: &[Picture]) -> String {
     text
 }
 
+/// What the figures were made on, in a line: machine, kernel, day, commit.
+pub fn origin(report: &Report) -> String {
+    let machine = &report.machine;
+    let kind = if machine.virtual_machine { " of a virtual machine" } else { "" };
+    // What a distribution adds behind the numbers says nothing to others.
+    let kernel = machine.kernel.split(['-', '+']).next().unwrap_or_default();
+    let commit = machine.commit.as_deref().map_or("unknown", |commit| commit.get(..12).unwrap_or(commit));
+    format!(
+        "{}, {} cores{kind}, Linux {kernel}, {}, commit `{commit}`",
+        machine.cpu,
+        machine.cores,
+        day(report)
+    )
+}
+
+/// The command, as code. Where the report went has no part in the figures.
+pub fn command(report: &Report) -> String {
+    let mut words = vec!["scripts/bench"];
+    let mut arguments = report.command.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match argument.split_once('=').map_or(argument, |(name, _)| name) {
+            "--output" if argument.contains('=') => {}
+            "--output" => drop(arguments.next()),
+            _ => words.push(argument),
+        }
+    }
+    format!("`{}`", words.join(" "))
+}
+
+/// The day on which the run began, in UTC.
+fn day(report: &Report) -> String {
+    let seconds = i64::try_from(report.started_unix).ok();
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "unknown".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
+}
+
 fn head(text: &mut String, report: &Report) {
     let machine = &report.machine;
     let cores: Vec<String> = machine.subject_cores.iter().map(ToString::to_string).collect();
@@ -38,7 +80,8 @@ fn head(text: &mut String, report: &Report) {
         machine.versions.iter().map(|(name, version)| format!("{name}: {version}")).collect();
     let kind = if machine.virtual_machine { ", a virtual machine" } else { "" };
     let lines = [
-        ("command", format!("`scripts/bench {}`", report.command.join(" ")).replace(" `", "`")),
+        ("command", command(report)),
+        ("day", day(report)),
         (
             "machine",
             format!("{}, {} cores, {} MiB{kind}", machine.cpu, machine.cores, grouped(machine.memory_mib)),
@@ -59,6 +102,16 @@ fn head(text: &mut String, report: &Report) {
     }
 }
 
+/// A ratio, to three digits or so.
+fn times(ratio: f64) -> String {
+    match ratio {
+        100.0.. => grouped(ratio.round() as u64),
+        10.0.. => format!("{ratio:.1}"),
+        0.1.. => format!("{ratio:.3}"),
+        _ => format!("{ratio:.5}"),
+    }
+}
+
 /// The table of results.
 pub fn table(report: &Report) -> String {
     let mut text = String::from(
@@ -68,7 +121,8 @@ pub fn table(report: &Report) -> String {
         rows(&mut text, case);
     }
     text.push_str(
-        "\ng: handled all that the generator offered, so it may be faster. c: works on the generator's core, so the figure has the costs of both.\n",
+        "\ng: handled all that the generator offered, so it may be faster. c: works on the generator's core, so the figure has the costs of both. \
+         u: unsteady, the rounds differ by more than a third: something else was at work, or the subject itself wavers.\n",
     );
     text
 }
@@ -79,11 +133,12 @@ fn rows(text: &mut String, case: &CaseReport) {
         let ratio = case.ratios.iter().find(|ratio| ratio.to == result.subject);
         let ratio = ratio.map_or_else(
             || "| |".to_owned(),
-            |ratio| format!("{:.3} | {:.3} | {:.3}", ratio.spread.median, ratio.spread.min, ratio.spread.max),
+            |ratio| [ratio.spread.median, ratio.spread.min, ratio.spread.max].map(times).join(" | "),
         );
         let mut marks = String::new();
         marks.push_str(if result.generator_bound { "g" } else { "" });
         marks.push_str(if result.shares_core { "c" } else { "" });
+        marks.push_str(if spread.max > UNSTEADY * spread.min { "u" } else { "" });
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {ratio} | {marks} |",
@@ -134,17 +189,111 @@ fn notes(text: &mut String, report: &Report) {
     }
 }
 
-fn limits(text: &mut String, report: &Report) {
-    text.push_str("\n## What the generator can do\n\nInto an XDP program that drops everything, on the generator's core.\n\n");
-    text.push_str("| frame bytes with FCS | flows | queues | packets a second |\n|--:|--:|--:|--:|\n");
-    for limit in &report.generator {
+/// What a median does not say: the high percentiles, and what part of them is the generator's.
+fn percentiles(text: &mut String, report: &Report) {
+    let results = report.cases.iter().flat_map(|case| case.results.iter().map(move |result| (case, result)));
+    let rows: Vec<_> = results.filter(|(_, result)| result.extra.contains_key("p99_us")).collect();
+    if rows.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n## Latency\n\nMedians of the rounds. Where the generator's own lateness makes up much of a percentile, that is the machine's doing, not the \
+         subject's.\n\n| case | subject | offered | median | 99 % | 99.9 % | generator late at 99 % | lost |\n|---|---|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for (case, result) in rows {
+        let extra = |name| result.extra.get(name).copied();
+        let cell = |value: Option<f64>, unit| value.map_or_else(String::new, |value| figure(value, unit));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} |",
-            limit.frame_bytes,
-            grouped(limit.flows.into()),
-            limit.queues,
-            grouped(limit.packets_per_second as u64)
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            case.name,
+            result.subject,
+            cell(result.offered, Unit::PacketsPerSecond),
+            figure(result.spread.median, case.unit),
+            cell(extra("p99_us"), case.unit),
+            cell(extra("p99.9_us"), case.unit),
+            cell(extra("generator_late_p99_us"), case.unit),
+            extra("lost_percent").map_or_else(String::new, |lost| format!("{lost:.3} %")),
         );
+    }
+}
+
+fn limits(text: &mut String, report: &Report) {
+    text.push_str("\n## What the generator can do\n\nInto an XDP program that drops everything, on the generator's core.\n\n");
+    text.push_str(
+        "| frame bytes with FCS | flows | queues | by way of | packets a second |\n|--:|--:|--:|---|--:|\n",
+    );
+    // Traffic that differs in addresses only stands here once.
+    let mut limits: BTreeMap<_, Vec<f64>> = BTreeMap::new();
+    for limit in &report.generator {
+        let way = if limit.through_stack { "host stack" } else { "XDP" };
+        let traffic = (limit.frame_bytes, limit.flows, limit.queues, way);
+        limits.entry(traffic).or_default().push(limit.packets_per_second);
+    }
+    for ((frame_bytes, flows, queues, way), rates) in limits {
+        let (flows, rates) = (grouped(flows.into()), Spread::of(rates));
+        let rate = rates.map_or_else(String::new, |rates| {
+            let [least, most] = [rates.min, rates.max].map(|rate| grouped(rate as u64));
+            if least == most { most } else { format!("{least} to {most}") }
+        });
+        let _ = writeln!(text, "| {frame_bytes} | {flows} | {queues} | {way} | {rate} |");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{case, report};
+
+    #[test]
+    fn a_report_says_where_its_figures_come_from() {
+        let origin = origin(&report(Vec::new()));
+        assert_eq!(
+            origin,
+            "A processor, 2 cores of a virtual machine, Linux 6.18.1, 2026-01-02, commit `0123456789ab`"
+        );
+    }
+
+    #[test]
+    fn the_command_is_told_but_for_where_the_report_went() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let with = |words| command(&Report { command: words, ..report(Vec::new()) });
+        assert_eq!(
+            with(words(&["--runs", "2", "--output", "/tmp/x", "--quick"])),
+            "`scripts/bench --runs 2 --quick`"
+        );
+        assert_eq!(with(words(&["--output=/tmp/x"])), "`scripts/bench`");
+    }
+
+    #[test]
+    fn latencies_have_a_table_with_the_generator_s_part() {
+        let mut latency = case("latency-90", &["xfwd", "other"]);
+        latency.results[0].extra =
+            BTreeMap::from([("p99_us".to_owned(), 7.5), ("lost_percent".to_owned(), 0.25)]);
+        latency.unit = Unit::Microseconds;
+        let mut text = String::new();
+        percentiles(&mut text, &report(vec![latency, case("bounce", &["xfwd"])]));
+        assert!(
+            text.contains("| latency-90 | xfwd | 2.000 Mpps | 1500000.0 µs | 7.5 µs |  |  | 0.250 % |"),
+            "{text}"
+        );
+        assert!(!text.contains("other") && !text.contains("bounce"), "{text}");
+    }
+
+    #[test]
+    fn a_ratio_has_about_three_digits_however_small_or_large_it_is() {
+        assert_eq!(
+            [0.00042, 0.5, 1.25, 12.34, 4430.6].map(times),
+            ["0.00042", "0.500", "1.250", "12.3", "4,431"]
+        );
+    }
+
+    #[test]
+    fn rounds_that_differ_by_much_are_marked() {
+        let mut unsteady = case("bounce", &["xfwd", "other"]);
+        unsteady.results[1].spread.max *= 2.0;
+        let table = table(&report(vec![unsteady]));
+        assert!(table.lines().any(|line| line.contains("| xfwd |") && line.ends_with("|  |")), "{table}");
+        assert!(table.lines().any(|line| line.contains("| other |") && line.ends_with("| u |")), "{table}");
     }
 }

@@ -1,16 +1,16 @@
-//! Packets a second of the cases that are no points of a curve: a bar for each contestant with its spread, a scale for each case.
+//! The cases that are no points of a curve: a bar for each contestant with its spread, a scale for each case.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::super::{CaseReport, Report, figure};
-use super::{Drawn, FAINT, FONT, INK, Plot, colour};
+use super::{Colours, Drawn, FAINT, FONT, INK, Plot};
 use crate::case::Unit;
 
 const WIDTH: i32 = 960;
 const MARGIN: i32 = 24;
-const LABEL: i32 = 170;
+const LABEL: i32 = 196;
 const FIGURE: i32 = 220;
 const HEAD: i32 = 30;
 const ROW: i32 = 26;
@@ -19,25 +19,37 @@ const GAP: i32 = 14;
 /// Height of the line at the end of a spread.
 const TICK: i32 = 8;
 
-/// The picture, if the report has such cases.
-pub(super) fn of(report: &Report) -> Option<Bars<'_>> {
-    let is_bar = |case: &&CaseReport| case.unit == Unit::PacketsPerSecond && case.point.is_none();
-    let cases: Vec<&CaseReport> =
-        report.cases.iter().filter(is_bar).filter(|case| !case.results.is_empty()).collect();
-    (!cases.is_empty()).then_some(Bars { cases })
+/// The pictures, as far as the report has cases for them: packets a second, and all else, of which less is better.
+pub(super) fn of(report: &Report) -> Vec<Bars<'_>> {
+    let (rates, others): (Vec<&CaseReport>, Vec<&CaseReport>) = report
+        .cases
+        .iter()
+        .filter(|case| case.point.is_none() && !case.results.is_empty())
+        .partition(|case| case.unit == Unit::PacketsPerSecond);
+    let pictures = [
+        Bars { name: "throughput", title: "Packets a second: median, minimum and maximum", cases: rates },
+        Bars {
+            name: "waiting",
+            title: "Waking, starting, reloading, memory: median, minimum and maximum. Less is better",
+            cases: others,
+        },
+    ];
+    pictures.into_iter().filter(|picture| !picture.cases.is_empty()).collect()
 }
 
 pub(super) struct Bars<'a> {
+    name: &'static str,
+    title: &'static str,
     cases: Vec<&'a CaseReport>,
 }
 
 impl Plot for Bars<'_> {
     fn name(&self) -> &str {
-        "throughput"
+        self.name
     }
 
     fn title(&self) -> &str {
-        "Packets a second: median, minimum and maximum"
+        self.title
     }
 
     fn size(&self) -> (u32, u32) {
@@ -45,7 +57,7 @@ impl Plot for Bars<'_> {
         (WIDTH as u32, (2 * MARGIN + HEAD + rows) as u32)
     }
 
-    fn draw<'a, B: DrawingBackend + 'a>(&self, area: &'a DrawingArea<B, Shift>, scale: u32) -> Drawn<B> {
+    fn draw<'a, B: DrawingBackend + 'a>(&self, area: &DrawingArea<B, Shift>, scale: u32) -> Drawn<B> {
         let k = scale as i32;
         let at = |x: i32, y: i32| (x * k, y * k);
         let text = |size: i32, right: bool| {
@@ -60,14 +72,14 @@ impl Plot for Bars<'_> {
             y += HEAD;
             let left = MARGIN + LABEL;
             let room = f64::from(WIDTH - MARGIN - FIGURE - left);
-            let most = case.results.iter().fold(0.0_f64, |most, result| most.max(result.spread.max)).max(1.0);
+            let most = case.results.iter().fold(0.0_f64, |most, result| most.max(result.spread.max));
+            let most = if most > 0.0 { most } else { 1.0 };
             let along = |value: f64| left + (room * value / most) as i32;
             let first = case.results.first().map_or("", |result| &result.subject);
-            let mut others = 0;
+            let mut colours = Colours::default();
             for result in &case.results {
                 let (spread, middle) = (&result.spread, y + ROW / 2);
-                let fill = colour(&result.subject, others);
-                others += usize::from(!result.subject.starts_with("xfwd"));
+                let fill = colours.of(&result.subject);
                 area.draw(&Text::new(result.subject.clone(), at(left - 8, middle), text(14, true)))?;
                 let corners = [at(left, middle - BAR / 2), at(along(spread.median), middle + BAR / 2)];
                 area.draw(&Rectangle::new(corners, fill.filled()))?;

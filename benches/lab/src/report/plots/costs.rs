@@ -1,15 +1,19 @@
 //! What a packet costs against rules, flows, bytes or queues: a picture for each axis, a panel for each kind of case.
 
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::Ranged;
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use super::super::{CaseReport, Report};
-use super::{Drawn, FAINT, FONT, INK, Plot, colour};
+use super::axes::{self, Axis, Sheet};
+use super::{Colours, Drawn, Plot};
 use crate::case::{Unit, grouped};
 
-const PANEL: (u32, u32) = (480, 380);
-const HEAD: u32 = 44;
+const COLUMNS: usize = 4;
+/// What the title says if there are such points.
+const HOLLOW: &str = ". Hollow: the generator may be the limit";
+/// From here on, greatest to least, the axis of costs is logarithmic too.
+const WIDE: f64 = 10.0;
 /// Room above the highest point, as a part of all, and what each line of the legend needs besides.
 const AIR: f64 = 0.08;
 const LEGEND: f64 = 0.07;
@@ -18,9 +22,9 @@ const LEGEND: f64 = 0.07;
 pub(super) fn of(report: &Report) -> Vec<Costs> {
     let mut costs: Vec<Costs> = Vec::new();
     for case in report.cases.iter().filter(|case| case.unit == Unit::PacketsPerSecond) {
-        let Some(point) = case.point else { continue };
+        let Some(point) = &case.point else { continue };
         let index = costs.iter().position(|plot| plot.axis == point.axis).unwrap_or_else(|| {
-            costs.push(Costs::new(point.axis));
+            costs.push(Costs::new(&point.axis));
             costs.len() - 1
         });
         costs[index].add(case, point.at);
@@ -29,7 +33,7 @@ pub(super) fn of(report: &Report) -> Vec<Costs> {
 }
 
 /// What stands above a family's panel.
-fn heading(family: &'static str) -> &'static str {
+fn heading(family: &str) -> &str {
     match family {
         "filter-kernel" => "Filter in the XDP program",
         "filter-worker" => "Filter in the worker",
@@ -41,7 +45,7 @@ fn heading(family: &'static str) -> &'static str {
 
 /// A picture: everything with one axis.
 pub(super) struct Costs {
-    axis: &'static str,
+    axis: String,
     name: String,
     title: String,
     panels: Vec<Panel>,
@@ -54,7 +58,6 @@ struct Panel {
 
 struct Line {
     label: String,
-    ours: bool,
     points: Vec<Cost>,
 }
 
@@ -64,31 +67,39 @@ struct Cost {
     median: f64,
     least: f64,
     most: f64,
+    /// All that was offered was handled.
+    bound: bool,
 }
 
 impl Costs {
-    fn new(axis: &'static str) -> Self {
+    fn new(axis: &str) -> Self {
         let name = format!("cost-{}", axis.replace(' ', "-"));
-        let title = format!("Nanoseconds a packet against {axis}: median, minimum and maximum");
-        Self { axis, name, title, panels: Vec::new() }
+        let title = format!("Nanoseconds a packet against {axis}: median, minimum, maximum");
+        Self { axis: axis.to_owned(), name, title, panels: Vec::new() }
+    }
+
+    fn sheet(&self) -> Sheet {
+        Sheet::new(self.panels.len(), COLUMNS)
     }
 
     fn add(&mut self, case: &CaseReport, at: f64) {
         // The ways of the balancer share a panel; other families have one each.
         let (panel, prefix) = match case.family.split_once("balance-") {
             Some((_, way)) => ("Balance", format!("{way}: ")),
-            None => (heading(case.family), String::new()),
+            None => (heading(&case.family), String::new()),
         };
         let index = self.panels.iter().position(|known| known.title == panel).unwrap_or_else(|| {
             self.panels.push(Panel { title: panel.to_owned(), lines: Vec::new() });
             self.panels.len() - 1
         });
         let lines = &mut self.panels[index].lines;
+        if case.results.iter().any(|result| result.generator_bound) && !self.title.ends_with(HOLLOW) {
+            self.title.push_str(HOLLOW);
+        }
         for result in &case.results {
             let label = format!("{prefix}{}", result.subject);
             let line = lines.iter().position(|line| line.label == label).unwrap_or_else(|| {
-                let ours = result.subject.starts_with("xfwd") && prefix.is_empty();
-                lines.push(Line { label, ours, points: Vec::new() });
+                lines.push(Line { label, points: Vec::new() });
                 lines.len() - 1
             });
             let nanoseconds = |rate: f64| 1e9 / rate.max(1.0);
@@ -97,6 +108,7 @@ impl Costs {
                 median: nanoseconds(result.spread.median),
                 least: nanoseconds(result.spread.max),
                 most: nanoseconds(result.spread.min),
+                bound: result.generator_bound,
             });
         }
     }
@@ -112,16 +124,13 @@ impl Plot for Costs {
     }
 
     fn size(&self) -> (u32, u32) {
-        // Two panels wide at least, for the title.
-        (PANEL.0 * (self.panels.len() as u32).max(2), PANEL.1 + HEAD)
+        self.sheet().size()
     }
 
-    fn draw<'a, B: DrawingBackend + 'a>(&self, area: &'a DrawingArea<B, Shift>, scale: u32) -> Drawn<B> {
-        let title = (FONT, 20 * scale).into_font().color(&INK);
-        area.draw(&Text::new(self.title.clone(), ((24 * scale) as i32, (14 * scale) as i32), title))?;
-        let (_, rest) = area.split_vertically(HEAD * scale);
-        for (panel, area) in self.panels.iter().zip(rest.split_evenly((1, self.panels.len()))) {
-            panel.draw(&area, self.axis, scale)?;
+    fn draw<'a, B: DrawingBackend + 'a>(&self, area: &DrawingArea<B, Shift>, scale: u32) -> Drawn<B> {
+        let areas = self.sheet().split(area, &self.title, scale)?;
+        for (panel, area) in self.panels.iter().zip(&areas) {
+            panel.draw(area, &self.axis, scale)?;
         }
         Ok(())
     }
@@ -130,88 +139,64 @@ impl Plot for Costs {
 impl Panel {
     fn draw<'a, B: DrawingBackend + 'a>(
         &self,
-        area: &'a DrawingArea<B, Shift>,
+        area: &DrawingArea<B, Shift>,
         axis: &str,
         scale: u32,
     ) -> Drawn<B> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let first = points().fold(f64::INFINITY, |first, point| first.min(point.at));
+        let least = points().fold(f64::INFINITY, |least, point| least.min(point.least));
         let last = points().fold(0.0_f64, |last, point| last.max(point.at));
-        let air = 1.0 + AIR + LEGEND * self.lines.len() as f64;
-        let most = points().fold(0.0_f64, |most, point| most.max(point.most)) * air;
-        let mut builder = ChartBuilder::on(area);
-        builder
-            .margin(14 * scale)
-            .margin_right(34 * scale)
-            .caption(&self.title, (FONT, 16 * scale).into_font().color(&INK))
-            .x_label_area_size(44 * scale)
-            .y_label_area_size(64 * scale);
-        // Rules and flows go over decades.
-        if last / first >= 100.0 {
-            let chart = builder.build_cartesian_2d((first / 1.5..last * 1.5).log_scale(), 0.0..most)?;
+        let most = points().fold(0.0_f64, |most, point| most.max(point.most));
+        let mut builder = axes::chart(area, &self.title, scale);
+        let mut places: Vec<f64> = points().map(|point| point.at).collect();
+        places.sort_by(f64::total_cmp);
+        places.dedup();
+        // Every axis doubles or grows by tens.
+        let room = (last / first).powf(0.08).max(1.1);
+        let along = (first / room..last * room).log_scale().with_key_points(places);
+        let air = AIR + LEGEND * self.lines.len() as f64;
+        if most / least < WIDE {
+            let chart = builder.build_cartesian_2d(along, 0.0..most * (1.0 + air))?;
             self.fill(chart, axis, scale)
         } else {
-            let room = ((last - first) * 0.08).max(0.25);
-            let chart = builder.build_cartesian_2d((first - room).max(0.0)..last + room, 0.0..most)?;
+            let (least, most) = (least / 1.5, most * (most / least).powf(air));
+            let up = (least..most).log_scale().with_key_points(axes::numbers(least, most));
+            let chart = builder.build_cartesian_2d(along, up)?;
             self.fill(chart, axis, scale)
         }
     }
 
-    fn fill<
-        'a,
-        B: DrawingBackend + 'a,
-        X: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
-    >(
+    fn fill<'a, B, X, Y>(
         &self,
-        mut chart: ChartContext<'a, B, Cartesian2d<X, plotters::coord::types::RangedCoordf64>>,
+        mut chart: ChartContext<'a, B, Cartesian2d<X, Y>>,
         axis: &str,
         scale: u32,
-    ) -> Drawn<B> {
+    ) -> Drawn<B>
+    where
+        B: DrawingBackend + 'a,
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
         let number = |value: &f64| grouped(value.round() as u64);
-        // There is no queue and a half.
-        let whole = |value: &f64| if value.fract() == 0.0 { number(value) } else { String::new() };
-        let text = || (FONT, 13 * scale).into_font().color(&INK);
-        chart
-            .configure_mesh()
-            .x_desc(axis)
-            .y_desc("ns a packet")
-            .x_labels(6)
-            .y_labels(6)
-            .x_label_formatter(&whole)
-            .y_label_formatter(&number)
-            .label_style(text())
-            .axis_desc_style(text())
-            .axis_style(INK.stroke_width(scale))
-            .bold_line_style(FAINT.stroke_width(scale))
-            .light_line_style(WHITE.stroke_width(0))
-            .draw()?;
-        let mut others = 0;
+        let x = Axis { name: axis, labels: 6, label: &number };
+        let y = Axis { name: "ns a packet", labels: 6, label: &number };
+        axes::axes(&mut chart, &x, &y, scale)?;
+        let mut colours = Colours::default();
         for line in &self.lines {
-            let colour = if line.ours { colour("xfwd", 0) } else { colour("", others) };
-            others += usize::from(!line.ours);
-            let medians = line.points.iter().map(|point| (point.at, point.median));
-            let stroke = colour.stroke_width(2 * scale);
-            chart.draw_series(LineSeries::new(medians.clone(), stroke))?.label(line.label.clone()).legend(
-                move |(x, y)| {
-                    let long = (18 * scale) as i32;
-                    PathElement::new(vec![(x, y), (x + long, y)], stroke)
-                },
-            );
-            chart.draw_series(medians.map(|at| Circle::new(at, 3 * scale, colour.filled())))?;
+            let colour = colours.of(&line.label);
+            let place = |point: &Cost| (point.at, point.median);
+            axes::line(&mut chart, line.points.iter().map(place), &line.label, colour, scale)?;
             chart.draw_series(line.points.iter().map(|point| {
                 PathElement::new(
                     vec![(point.at, point.least), (point.at, point.most)],
                     colour.stroke_width(scale),
                 )
             }))?;
+            let bound = line.points.iter().filter(|point| point.bound).map(place);
+            axes::dots(&mut chart, line.points.iter().map(place), colour, scale)?;
+            axes::holes(&mut chart, bound, scale)?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .label_font(text())
-            .legend_area_size(26 * scale)
-            .margin(8 * scale)
-            .background_style(WHITE.mix(0.8))
-            .draw()
+        axes::legend(&mut chart, SeriesLabelPosition::UpperLeft, scale)
     }
 }

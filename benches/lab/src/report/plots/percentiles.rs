@@ -5,11 +5,10 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::super::{CaseReport, ContestantReport, Report};
-use super::{Drawn, FAINT, FONT, INK, Plot, colour};
+use super::axes::{self, Axis, Sheet};
+use super::{Colours, Drawn, Plot};
 use crate::case::{Unit, grouped};
 
-const PANEL: (u32, u32) = (480, 380);
-const HEAD: u32 = 44;
 const COLUMNS: usize = 3;
 /// The last decade that is shown: 99.99 %.
 const MOST_NINES: f64 = 4.0;
@@ -17,13 +16,13 @@ const MOST_NINES: f64 = 4.0;
 /// The pictures, one for each family that has distributions.
 pub(super) fn of(report: &Report) -> Vec<Percentiles<'_>> {
     let mut plots: Vec<Percentiles> = Vec::new();
-    let has_curve = |case: &&CaseReport| case.results.iter().any(|result| !result.curve.is_empty());
+    let has_curve = |case: &&CaseReport| case.results.iter().any(has_curve);
     for case in report.cases.iter().filter(has_curve) {
         match plots.iter_mut().find(|plot| plot.name == case.family) {
             Some(plot) => plot.cases.push(case),
             None => plots.push(Percentiles {
-                name: case.family,
-                title: format!("{} by percentile", capital(case.family)),
+                name: &case.family,
+                title: format!("{} by percentile", capital(&case.family)),
                 cases: vec![case],
             }),
         }
@@ -31,10 +30,21 @@ pub(super) fn of(report: &Report) -> Vec<Percentiles<'_>> {
     plots
 }
 
+/// Whether a curve goes far enough to be looked at; few packets have percentiles of the middle only.
+fn has_curve(result: &ContestantReport) -> bool {
+    result.curve.last().is_some_and(|(percentile, _)| *percentile >= 90.0)
+}
+
 pub(super) struct Percentiles<'a> {
     name: &'a str,
     title: String,
     cases: Vec<&'a CaseReport>,
+}
+
+impl Percentiles<'_> {
+    fn sheet(&self) -> Sheet {
+        Sheet::new(self.cases.len(), COLUMNS)
+    }
 }
 
 fn capital(word: &str) -> String {
@@ -63,17 +73,13 @@ impl Plot for Percentiles<'_> {
     }
 
     fn size(&self) -> (u32, u32) {
-        let (columns, rows) = (self.cases.len().min(COLUMNS), self.cases.len().div_ceil(COLUMNS));
-        (PANEL.0 * (columns as u32).max(2), PANEL.1 * rows as u32 + HEAD)
+        self.sheet().size()
     }
 
-    fn draw<'a, B: DrawingBackend + 'a>(&self, area: &'a DrawingArea<B, Shift>, scale: u32) -> Drawn<B> {
-        let title = (FONT, 20 * scale).into_font().color(&INK);
-        area.draw(&Text::new(self.title.clone(), ((24 * scale) as i32, (14 * scale) as i32), title))?;
-        let (_, rest) = area.split_vertically(HEAD * scale);
-        let (columns, rows) = (self.cases.len().min(COLUMNS), self.cases.len().div_ceil(COLUMNS));
-        for (case, area) in self.cases.iter().zip(rest.split_evenly((rows, columns))) {
-            panel(case, &area, scale)?;
+    fn draw<'a, B: DrawingBackend + 'a>(&self, area: &DrawingArea<B, Shift>, scale: u32) -> Drawn<B> {
+        let areas = self.sheet().split(area, &self.title, scale)?;
+        for (case, area) in self.cases.iter().zip(&areas) {
+            panel(case, area, scale)?;
         }
         Ok(())
     }
@@ -81,20 +87,14 @@ impl Plot for Percentiles<'_> {
 
 fn panel<'a, B: DrawingBackend + 'a>(
     case: &CaseReport,
-    area: &'a DrawingArea<B, Shift>,
+    area: &DrawingArea<B, Shift>,
     scale: u32,
 ) -> Drawn<B> {
     let values =
         || case.results.iter().flat_map(|result| result.curve.iter().map(|(_, value)| value.max(0.1)));
     let least = values().fold(f64::INFINITY, f64::min) / 1.5;
     let most = values().fold(0.0_f64, f64::max) * 1.5;
-    let text = || (FONT, 13 * scale).into_font().color(&INK);
-    let mut chart = ChartBuilder::on(area)
-        .margin(14 * scale)
-        .margin_right(34 * scale)
-        .caption(&case.title, (FONT, 14 * scale).into_font().color(&INK))
-        .x_label_area_size(44 * scale)
-        .y_label_area_size(64 * scale)
+    let mut chart = axes::chart(area, &case.title, scale)
         .build_cartesian_2d(0.0..MOST_NINES, (least..most).log_scale())?;
     let unit = match case.unit {
         Unit::Microseconds => "µs",
@@ -103,38 +103,18 @@ fn panel<'a, B: DrawingBackend + 'a>(
     };
     let value =
         |value: &f64| if *value < 10.0 { format!("{value:.1}") } else { grouped(value.round() as u64) };
-    chart
-        .configure_mesh()
-        .x_desc("percentile")
-        .y_desc(unit)
-        .x_labels(MOST_NINES as usize + 1)
-        .x_label_formatter(&percent)
-        .y_label_formatter(&value)
-        .label_style(text())
-        .axis_desc_style(text())
-        .axis_style(INK.stroke_width(scale))
-        .bold_line_style(FAINT.stroke_width(scale))
-        .light_line_style(WHITE.stroke_width(0))
-        .draw()?;
-    let mut others = 0;
-    let with_curve = |result: &&ContestantReport| !result.curve.is_empty();
-    for result in case.results.iter().filter(with_curve) {
-        let stroke = colour(&result.subject, others).stroke_width(2 * scale);
-        others += usize::from(!result.subject.starts_with("xfwd"));
+    let (x, y) = (
+        Axis { name: "percentile", labels: MOST_NINES as usize + 1, label: &percent },
+        Axis { name: unit, labels: 6, label: &value },
+    );
+    axes::axes(&mut chart, &x, &y, scale)?;
+    let mut colours = Colours::default();
+    for result in case.results.iter().filter(|result| has_curve(result)) {
+        let colour = colours.of(&result.subject);
         let points = result.curve.iter().map(|(percentile, value)| (nines(*percentile), value.max(0.1)));
-        chart
-            .draw_series(LineSeries::new(points, stroke))?
-            .label(result.subject.clone())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + (18 * scale) as i32, y)], stroke));
+        axes::line(&mut chart, points, &result.subject, colour, scale)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .label_font(text())
-        .legend_area_size(26 * scale)
-        .margin(8 * scale)
-        .background_style(WHITE.mix(0.8))
-        .draw()
+    axes::legend(&mut chart, SeriesLabelPosition::LowerRight, scale)
 }
 
 #[cfg(test)]
