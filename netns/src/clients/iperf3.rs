@@ -28,13 +28,23 @@ pub enum Kind {
     },
 }
 
+/// How much data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// All that goes in this time, in whole seconds.
+    For(Duration),
+    /// Bytes of payload, of all connections together, however long that takes. The sender's are counted: what its kernel and
+    /// that of the receiver still hold when it is done, up to some MiB a connection, has not arrived.
+    Bytes(u64),
+}
+
 /// A test.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// What is sent.
     pub kind: Kind,
-    /// For how long, in whole seconds.
-    pub time: Duration,
+    /// How much of it.
+    pub amount: Amount,
     /// The server sends, and the client receives.
     pub reverse: bool,
 }
@@ -76,7 +86,11 @@ pub fn serve(host: &Namespace, address: SocketAddr) -> Result<Child> {
 pub fn run(host: &Namespace, to: SocketAddr, options: &Options) -> Result<Throughput> {
     let mut command = Command::new("iperf3");
     command.args(["--client", &to.ip().to_string(), "--port", &to.port().to_string(), "--json"]);
-    command.args(["--time", &options.time.as_secs().max(1).to_string(), "--connect-timeout", "5000"]);
+    command.args(["--connect-timeout", "5000"]);
+    match options.amount {
+        Amount::For(time) => command.args(["--time", &time.as_secs().max(1).to_string()]),
+        Amount::Bytes(bytes) => command.args(["--bytes", &bytes.to_string()]),
+    };
     if options.reverse {
         command.arg("--reverse");
     }
