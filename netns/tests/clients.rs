@@ -63,7 +63,8 @@ fn iperf3_moves_tcp_and_udp_in_both_directions_and_families() -> TestResult {
             assert!(result.bits_per_second > 5e6, "{address} {options:?} {result:?}");
         }
     }
-    let options = iperf3::Options { kind: Kind::Tcp { connections: 1 }, amount: Amount::For(WAIT), reverse: false };
+    let options =
+        iperf3::Options { kind: Kind::Tcp { connections: 1 }, amount: Amount::For(WAIT), reverse: false };
     let error = iperf3::run(&network.client, far(0, 5201)[0], &options).unwrap_err().to_string();
     assert!(error.contains("unable to connect"), "{error}");
     Ok(())
