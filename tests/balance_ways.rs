@@ -17,7 +17,7 @@ use xfwd_netns::{
     Capture, Captured, Namespace,
     clients::{
         curl, dns, h2, hold,
-        iperf3::{self, Kind},
+        iperf3::{self, Amount, Kind},
         requests::{self, Requests},
     },
     commands_or_skip,
@@ -37,6 +37,9 @@ const ECHO: u16 = 7;
 const DNS: u16 = 53;
 const IPERF3: u16 = 5201;
 const HTTP2: u16 = 8080;
+
+/// Bytes of a bulk transfer.
+const BULK: u64 = 40_000_000;
 
 /// Protocol, port and affinity of the services. All connections of an iperf3 test must meet at one server.
 const SERVICES: [(&str, u16, &str); 7] = [
@@ -267,11 +270,13 @@ impl Site {
 
     fn assert_bulk(&self, what: &str) {
         for reverse in [false, true] {
-            let options =
-                iperf3::Options { kind: Kind::Tcp { connections: 2 }, time: Duration::from_secs(2), reverse };
+            // A size and not a time, so that a slow machine takes longer and a fast one does not go on.
+            let kind = Kind::Tcp { connections: 2 };
+            let options = iperf3::Options { kind, amount: Amount::Bytes(BULK), reverse };
             let result = iperf3::run(&self.client, self.at(IPERF3), &options).unwrap();
             println!("{what}, reverse={reverse}: {result:?}");
-            assert!(result.received_bytes > 10_000_000, "{what}: {result:?}");
+            // The rest may lie in the kernels' buffers when the sender is done.
+            assert!(result.sent_bytes >= BULK && result.received_bytes > 10_000_000, "{what}: {result:?}");
         }
     }
 

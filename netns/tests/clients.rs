@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use xfwd_netns::{
     clients::{
         curl, dns, h2, hold,
-        iperf3::{self, Kind},
+        iperf3::{self, Amount, Kind},
         requests::{self, Requests},
     },
     commands_or_skip, lab_or_skip,
@@ -57,13 +57,14 @@ fn iperf3_moves_tcp_and_udp_in_both_directions_and_families() -> TestResult {
         let _server = iperf3::serve(&network.backends[0], address)?;
         let udp = Kind::Udp { bits_per_second: 10_000_000, datagram_bytes: 1_000 };
         for (kind, reverse) in [(Kind::Tcp { connections: 2 }, false), (udp, false), (udp, true)] {
-            let options = iperf3::Options { kind, time: Duration::from_secs(1), reverse };
+            let options = iperf3::Options { kind, amount: Amount::For(Duration::from_secs(1)), reverse };
             let result = iperf3::run(&network.client, address, &options)?;
             assert!(result.received_bytes > 500_000, "{address} {options:?} {result:?}");
             assert!(result.bits_per_second > 5e6, "{address} {options:?} {result:?}");
         }
     }
-    let options = iperf3::Options { kind: Kind::Tcp { connections: 1 }, time: WAIT, reverse: false };
+    let options =
+        iperf3::Options { kind: Kind::Tcp { connections: 1 }, amount: Amount::For(WAIT), reverse: false };
     let error = iperf3::run(&network.client, far(0, 5201)[0], &options).unwrap_err().to_string();
     assert!(error.contains("unable to connect"), "{error}");
     Ok(())

@@ -117,7 +117,8 @@ fn real_clients_are_served(gue: bool, layers: [&str; 2]) {
 
             let _iperf3 = iperf3::serve(backend, at(5201)).unwrap();
             let kind = Kind::Tcp { connections: 1 };
-            let options = iperf3::Options { kind, time: Duration::from_secs(1), reverse: false };
+            let amount = iperf3::Amount::For(Duration::from_secs(1));
+            let options = iperf3::Options { kind, amount, reverse: false };
             let result = iperf3::run(client, at(5201), &options).unwrap();
             println!("gue={gue} {vip}: {result:?}");
             assert!(result.received_bytes > 1_000_000, "{result:?}");

@@ -118,7 +118,8 @@ fn vxlan_gateway_carries_a_segment_to_the_endpoint_of_the_kernel() {
     let _server = iperf3::serve(far, address).unwrap();
     for reverse in [false, true] {
         let kind = iperf3::Kind::Tcp { connections: 4 };
-        let options = iperf3::Options { kind, time: Duration::from_secs(1), reverse };
+        let amount = iperf3::Amount::For(Duration::from_secs(1));
+        let options = iperf3::Options { kind, amount, reverse };
         let sent = iperf3::run(host, address, &options).unwrap();
         assert!(sent.received_bytes > 1 << 20, "{sent:?}");
     }

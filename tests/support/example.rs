@@ -6,8 +6,10 @@
     reason = "each test uses a part of it, and fails by panicking"
 )]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -17,13 +19,23 @@ use xfwd_netns::{Child, ExitReport, Namespace};
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The program of this example. `cargo test` has built it before, `cargo test --test NAME` has not.
+/// The program of this example. `cargo test --workspace` has built it before, `cargo test --test NAME` has not. Cargo is asked
+/// once in a process.
 pub fn program(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    // After a build that failed the others are tried all the same.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(name.to_owned()).or_insert_with(|| build(name)).clone()
+}
+
+fn build(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--offline", "--message-format=json", "--example", name, "--target-dir"])
+        // Of the workspace, or dependencies would have other features than in the tests of all of it, and be built once more.
+        .args(["build", "--quiet", "--offline", "--message-format=json", "--workspace", "--example", name])
+        .arg("--target-dir")
         .arg(target)
         .stderr(Stdio::inherit());
     if std::env::current_exe().unwrap().starts_with(target.join("release")) {

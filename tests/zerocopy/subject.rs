@@ -1,9 +1,11 @@
 //! Where xfwd runs: in a virtual machine, or on veth; and the other end of the cable.
 
+use std::fs;
 use std::io;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,11 +14,23 @@ use xfwd_netns::{Capture, Child, Lab, Namespace, VethOptions};
 
 use super::cases::{BACKENDS, CASES, Case, Mode, OUTSIDE_MAC, TO_A_VLAN, VLAN};
 
-const XFWD: &str = env!("CARGO_BIN_EXE_xfwd");
 /// Address of the machine that xfwd runs on.
 const HOST: &str = "198.18.0.2";
 /// Time to start and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The `xfwd` of this build, as a copy: machines boot for minutes, and another build may meanwhile put another one in its place.
+fn xfwd() -> &'static Path {
+    static COPY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("zerocopy");
+        fs::create_dir_all(&directory).unwrap();
+        let (new, copy) = (directory.join(process::id().to_string()), directory.join("xfwd"));
+        fs::copy(env!("CARGO_BIN_EXE_xfwd"), &new).unwrap();
+        fs::rename(&new, &copy).unwrap();
+        copy
+    });
+    &COPY
+}
 
 /// A started xfwd.
 pub struct Run {
@@ -120,7 +134,7 @@ impl VmSubject {
             .collect();
         let files: Vec<(&str, &str)> =
             configs.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-        let parts = Parts { kernel, card, programs: &[Path::new(XFWD)], files: &files };
+        let parts = Parts { kernel, card, programs: &[xfwd()], files: &files };
         let mut machine =
             Machine::boot(&namespace, "tap0", images, &parts).unwrap_or_else(|error| panic!("{error}"));
         let address = machine.run(&format!("ip addr add {HOST}/15 dev eth0")).unwrap();
@@ -296,15 +310,15 @@ impl VethSubject {
         .unwrap();
         inside.ip(["link", "set", "dev", "eth0", "address", &vm::MAC.to_string()]).unwrap();
         inside.address("eth0", &format!("{HOST}/15")).unwrap();
-        let directory = std::env::temp_dir().join(format!("xfwd-zerocopy-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = std::env::temp_dir().join(format!("xfwd-zerocopy-{}", process::id()));
+        fs::create_dir_all(&directory).unwrap();
         Self { inside, outside: Outside::new(&outside, "eth0"), directory, log: String::new(), _lab: lab }
     }
 }
 
 impl Drop for VethSubject {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -319,8 +333,8 @@ impl Subject for VethSubject {
 
     fn start(&mut self, case: &Case, mode: Mode) -> Run {
         let config = self.directory.join(case.file(mode));
-        std::fs::write(&config, case.config(mode)).unwrap();
-        let mut command = Command::new(XFWD);
+        fs::write(&config, case.config(mode)).unwrap();
+        let mut command = Command::new(xfwd());
         command.args(["--iface", "eth0", "--queues", &QUEUES.to_string(), "--json", "--quiet"]).arg(config);
         let process = self.inside.spawn(&mut command).unwrap();
         process.wait_for("stages: ", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
