@@ -21,6 +21,17 @@ pub(crate) fn huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
     advise(memory, libc::MADV_HUGEPAGE);
 }
 
+/// An array of `count` elements, on huge pages where the kernel gives them: for places that are looked up in no order. All its pages are
+/// touched here.
+pub(crate) fn huge_array<T>(count: usize, element: impl Fn() -> T) -> Box<[T]> {
+    let mut array = Vec::with_capacity(count);
+    huge_pages(array.spare_capacity_mut());
+    array.extend(std::iter::repeat_with(element).take(count));
+    let mut array = array.into_boxed_slice();
+    gather(&mut array);
+    array
+}
+
 /// Asks the kernel to bring memory that has been written to together on huge pages, now (`MADV_COLLAPSE`, since Linux 6.1). What an
 /// allocator gives out for the second time has small pages, and [`huge_pages`] is about pages to come. Not done where the operator wants
 /// none (`never`), which this advice would override. No error either.

@@ -3,6 +3,7 @@
 //!
 //! * `flows`: `dsr` and IPv4, flows in random order, all of them established; the connection table has room for twice as many. 10 million
 //!   take 320 MB.
+//! * `nat-flows`: the same with `nat`.
 //! * `ways`: 10,000 flows; the VIP's IP version, that of the backend for tunnels, the length of the frame (64: as short as it can be; 1500: an IP packet
 //!   of 1,500 bytes), and whether there is room in front for outer headers. Where there is none the packet is moved.
 
@@ -19,6 +20,7 @@ use crate::support::packets::Random;
 use crate::traffic::{ACK, control, copy, segment, set_flow, turned_around};
 
 const FLOWS: [usize; 4] = [1, 10_000, 1_000_000, 10_000_000];
+const NAT_FLOWS: [usize; 3] = [1, 10_000, 1_000_000];
 const FLOWS_BY_WAY: usize = 10_000;
 /// What the XDP program makes for the longest outer headers.
 const ROOM: usize = 64;
@@ -60,10 +62,15 @@ fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, Wal
 }
 
 fn flows(criterion: &mut Criterion) {
-    let mut group = group(criterion, "balance/flows");
+    established(criterion, "balance/flows", Forward::Dsr, &FLOWS);
+    established(criterion, "balance/nat-flows", Forward::Nat, &NAT_FLOWS);
+}
+
+fn established(criterion: &mut Criterion, name: &str, forward: Forward, counts: &[usize]) {
+    let mut group = group(criterion, name);
     let template = segment(true, ACK);
-    for flows in FLOWS {
-        let make = || bed(&template, &control(true, Forward::Dsr, true, flows), 0, flows);
+    for &flows in counts {
+        let make = || bed(&template, &control(true, forward, true, flows), 0, flows);
         let mut random = Random::new(1);
         measure(&mut group, flows.to_string(), make, |buffer| {
             let len = copy(&template, buffer);

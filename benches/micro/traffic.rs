@@ -16,10 +16,13 @@ pub const BACKENDS: u16 = 100;
 const VIPS: [&str; 2] = ["198.18.10.1", "2001:db8:10::1"];
 const OURS: [&str; 2] = ["198.18.0.2", "2001:db8::2"];
 const PORT: u16 = 80;
+/// Flows for each address of `nat`: a few less than it has ports.
+const FLOWS_PER_ADDRESS: usize = 64_000;
 /// As short as a frame can be.
 pub const ACK: &[u8] = &[0; 6];
 
-/// A service with a hundred backends, all of which can be reached. The connection table has room for twice the flows.
+/// A service with a hundred backends, all of which can be reached. The connection table has room for twice the flows, and there are as many
+/// addresses of `nat` as they need.
 pub fn control(is_ipv4: bool, forward: Forward, over_ipv4: bool, flows: usize) -> BalanceControl {
     let address = |index: u16| -> IpAddr {
         let text = if over_ipv4 { format!("198.18.1.{index}") } else { format!("2001:db8:1::{index:x}") };
@@ -29,9 +32,12 @@ pub fn control(is_ipv4: bool, forward: Forward, over_ipv4: bool, flows: usize) -
     let service = BalancedService::new("web", vip, 6, PORT, forward);
     let service = (0..BACKENDS).fold(service, |service, index| service.with(address(index), 1));
     let ours = OURS.map(|text| text.parse::<IpAddr>().unwrap());
+    let more = (2..=flows.div_ceil(FLOWS_PER_ADDRESS)).filter(|_| forward == Forward::Nat && is_ipv4);
+    let more = more.map(|number| IpAddr::from([198, 18, 2, u8::try_from(number).unwrap()]));
+    let pool: Vec<IpAddr> = ours.into_iter().chain(more).collect();
     let options = BalanceOptions {
         connections: 2 * flows.max(1_024),
-        nat: Some(NatPool::new(&ours, 1_024..=65_535, 1).unwrap()),
+        nat: Some(NatPool::new(&pool, 1_024..=65_535, 1).unwrap()),
         ..BalanceOptions::new(1, vec![MacAddress([2; 6])])
     };
     let control = BalanceControl::new(options, vec![service]).unwrap();

@@ -1,8 +1,11 @@
 //! `xfwd --iface IF --queues N CONFIG`: run until told to stop.
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, TERM_SIGNALS};
@@ -15,8 +18,8 @@ use crate::runtime::{Event, Runner, Running, Snapshot, StartError};
 
 /// How often live rates are shown.
 const LIVE_PERIOD: Duration = Duration::from_secs(1);
-/// How late a signal may be noticed.
-const SIGNAL_PERIOD: Duration = Duration::from_millis(100);
+/// With nothing to show nobody has to look more often.
+const QUIET_PERIOD: Duration = Duration::from_secs(60);
 
 /// More services than these are only counted at the start; `xfwd check` lists them.
 const MOST_SERVICES: usize = 32;
@@ -81,7 +84,37 @@ fn signals() -> std::io::Result<Signals> {
         signal_hook::flag::register(*signal, Arc::clone(&signals.stop))?;
     }
     signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))?;
+    // Registered last and so told last: who is woken finds the signal above.
+    let mut told = signal_hook::iterator::Signals::new(TERM_SIGNALS.iter().chain([&SIGHUP]))?;
+    let waiting = thread::current();
+    thread::Builder::new()
+        .name("xfwd-signals".to_owned())
+        .spawn(move || told.forever().for_each(|_| waiting.unpark()))?;
     Ok(signals)
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for an event or a signal; for nothing longer than `timeout`.
+fn wait(running: &Running, timeout: Duration) -> Option<Event> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut next = pin!(running.next_event());
+    if let Poll::Ready(event) = next.as_mut().poll(&mut context) {
+        return Some(event);
+    }
+    thread::park_timeout(timeout);
+    match next.as_mut().poll(&mut context) {
+        Poll::Ready(event) => Some(event),
+        Poll::Pending => None,
+    }
 }
 
 /// What was set up, in a few lines.
@@ -111,12 +144,13 @@ fn introduce(running: &Running) {
     }
 }
 
-/// Shows live rates until the run is over.
+/// Shows live rates and does what signals ask for, until the run is over.
 fn watch(running: &Running, args: &RunArgs, signals: &Signals, registry: &Registry) {
     let mut live = Live::new(running.snapshot());
     let start = Instant::now();
     let end = args.duration.map(|duration| start + duration);
-    let mut next = start + LIVE_PERIOD;
+    let period = if args.quiet { QUIET_PERIOD } else { LIVE_PERIOD };
+    let mut next = start + period;
     while !signals.stop.load(Relaxed) {
         if signals.reload.swap(false, Relaxed) {
             live.interrupt();
@@ -129,14 +163,14 @@ fn watch(running: &Running, args: &RunArgs, signals: &Signals, registry: &Regist
         if now >= next {
             // A reload may have taken longer.
             while next <= now {
-                next += LIVE_PERIOD;
+                next += period;
             }
             if !args.quiet {
                 live.show(running.snapshot());
             }
         }
         let wake = end.map_or(next, |end| end.min(next));
-        let event = running.wait(wake.saturating_duration_since(Instant::now()).min(SIGNAL_PERIOD));
+        let event = wait(running, wake.saturating_duration_since(Instant::now()));
         if let Some(event) = event {
             live.interrupt();
             announce(&event);

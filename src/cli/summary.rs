@@ -178,21 +178,23 @@ fn backends(snapshot: &Snapshot) -> Option<Table> {
         "share of connections",
         "by weight",
     ]);
-    for backend in &snapshot.backends {
-        let of_service = || snapshot.backends.iter().filter(|other| other.service == backend.service);
-        let connections: u64 = of_service().map(|other| other.connections).sum();
-        let weights: u64 = of_service().map(share).sum();
-        table.add_row([
-            backend.service.clone(),
-            backend.address.to_string(),
-            backend.weight.to_string(),
-            backend.state.to_owned(),
-            count(backend.packets),
-            count(backend.bytes),
-            count(backend.connections),
-            percent(backend.connections, connections),
-            percent(share(backend), weights),
-        ]);
+    // Those of a service stand together.
+    for of_service in snapshot.backends.chunk_by(|one, other| one.service == other.service) {
+        let connections: u64 = of_service.iter().map(|backend| backend.connections).sum();
+        let weights: u64 = of_service.iter().map(share).sum();
+        for backend in of_service {
+            table.add_row([
+                backend.service.clone(),
+                backend.address.to_string(),
+                backend.weight.to_string(),
+                backend.state.to_owned(),
+                count(backend.packets),
+                count(backend.bytes),
+                count(backend.connections),
+                percent(backend.connections, connections),
+                percent(share(backend), weights),
+            ]);
+        }
     }
     numbers_from(&mut table, 2);
     Some(table)

@@ -75,15 +75,16 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
     let shared = Shared { links: &links, cores: &cores, events: &events, deny: deny.list(), room_mark };
     let (workers, counters) = start_workers(&mut runner, opened, &mut controls, &shared)?;
     let plan = runner.plan;
+    let (mode, stages) = (plan.dataplane.mode, plan.stages.clone());
 
     let programs = Arc::new(Mutex::new(programs));
-    let shared_plan = Arc::new(Mutex::new(plan.clone()));
+    let shared_plan = Arc::new(Mutex::new(plan));
     let mut running = Running {
         started: Instant::now(),
         warnings,
         huge_pages,
         plan: Arc::clone(&shared_plan),
-        stages: plan.stages.clone(),
+        stages,
         links: links.clone(),
         sockets,
         workers,
@@ -114,7 +115,7 @@ fn start(mut runner: Runner) -> Result<Running, StartError> {
             running.promiscuous.push(Promiscuous::enter(link)?);
         }
     }
-    let mode = match plan.dataplane.mode {
+    let mode = match mode {
         Mode::Generic => XdpMode::Generic,
         _ => XdpMode::Native,
     };

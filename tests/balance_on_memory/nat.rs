@@ -122,6 +122,36 @@ fn what_is_for_the_pool_and_of_no_session_is_dropped() {
 }
 
 #[test]
+fn in_a_full_batch_each_packet_gets_its_own_session_whatever_stands_beside_it() {
+    for family in FAMILIES {
+        let mut rig = Rig::new([web(family, Forward::Nat)]);
+        let known: Vec<Vec<u8>> =
+            (40_000..40_016).map(|port| rig.pass(&data(family, port).bytes()).bytes).collect();
+        let mut no_session = reply_to(&known[0], Transport::Tcp("A", None));
+        no_session.to.set_port(80);
+        // In turn: a flow that is known, a reply, a flow that is new, a reply to nobody.
+        let batch: Vec<Vec<u8>> = (0..64u16)
+            .map(|index| match index % 4 {
+                0 => data(family, 40_000 + index / 4).bytes(),
+                1 => reply_to(&known[usize::from(index / 4)], Transport::Tcp("A", None)).bytes(),
+                2 => syn(family, 41_000 + index / 4).bytes(),
+                _ => no_session.bytes(),
+            })
+            .collect();
+        let out = rig.pass_batch(&batch);
+        for (four, (of_flow, known)) in out.chunks(4).zip(&known).enumerate() {
+            assert_eq!(tuple(&of_flow[0].bytes), tuple(known), "the session that it had");
+            let client = tuple(&data(family, 40_000 + four as u16).bytes());
+            assert_eq!(tuple(&of_flow[1].bytes).destination(), client.source());
+            let new = tuple(&of_flow[2].bytes);
+            let again = rig.pass(&syn(family, 41_000 + four as u16).bytes());
+            assert_eq!(tuple(&again.bytes), new, "the session that it got");
+            of_flow[3].assert_dropped(DropReason::NoSession);
+        }
+    }
+}
+
+#[test]
 fn the_port_of_a_backend_may_be_another_than_that_of_the_service() {
     let mut service = web(V4, Forward::Nat);
     service.backends.iter_mut().for_each(|backend| backend.port = Some(8_080));

@@ -161,6 +161,25 @@ impl Rig {
         Out { verdict: batch.finish()[0], bytes }
     }
 
+    /// Packets at the first port of the first worker, as one batch.
+    pub fn pass_batch(&mut self, packets: &[Vec<u8>]) -> Vec<Out> {
+        let mut buffers = packets.to_vec();
+        let stage = &mut self.stages[0];
+        stage.housekeeping();
+        let mut batch = Batch::new(0);
+        batch.set_now(self.now);
+        for (buffer, packet) in buffers.iter_mut().zip(packets) {
+            batch.push(buffer, packet.len() as u32);
+        }
+        batch.parse();
+        stage.process(&mut batch);
+        let bytes: Vec<Vec<u8>> =
+            (0..packets.len()).map(|index| batch.packet(index).bytes().to_vec()).collect();
+        let verdicts = batch.finish();
+        let out = bytes.into_iter().zip(verdicts.iter());
+        out.map(|(bytes, verdict)| Out { verdict: *verdict, bytes }).collect()
+    }
+
     pub fn counters(&self, service: &BalancedService, address: IpAddr) -> BackendCounters {
         let rows = self.control.counters();
         rows.into_iter().find(|row| row.service == service.name && row.address == address).unwrap()

@@ -21,11 +21,11 @@ use super::service::{BackendState, BalancedBackend, BalancedService, Egress, For
 use super::services::Services;
 use super::stage::{Balance, Nat, StageCounters};
 use super::state::{BalanceState, ServiceState, ServiceTable, Way};
+use super::tables::{self, Blueprint, Built};
 use super::way::{Tunnel, TunnelKind};
 use crate::packet::MacAddress;
 use crate::stages::filter::Prefix;
 
-use super::choose;
 use super::maglev::{Table, TableError};
 
 /// States that workers are done with and that wait to be freed here, not there.
@@ -147,9 +147,9 @@ struct Entry {
     slots: Arc<[u32]>,
     /// Slots of backends that were removed and may have flows.
     leaving: Vec<u32>,
-    /// The weight of each backend now, in its order.
-    shares: Vec<u32>,
-    /// Made of `shares`; `None` if all are 0.
+    /// Backends with the weights that they have now, in their order.
+    blueprint: Blueprint,
+    /// Made of `blueprint`; `None` if all weights are 0.
     table: Option<Arc<Table>>,
 }
 
@@ -168,7 +168,8 @@ impl BalanceControl {
             hops: HashMap::new(),
             ports: ports.into(),
         };
-        inner.set_services(services, Instant::now(), None)?;
+        // No worker is running yet.
+        inner.set_services(services, Instant::now(), None, tables::threads_beside(0))?;
         let last_hops = nat.as_ref().map(|pool| Arc::new(LastHops::new(pool.capacity())));
         let mut nats: Vec<NatWorker> = nat.map(|pool| pool.workers(timeouts)).unwrap_or_default();
         let sides = (0..workers).rev().map(|_| WorkerSide {
@@ -219,18 +220,18 @@ impl BalanceControl {
     pub fn set_health<'n>(&self, health: impl IntoIterator<Item = (&'n str, IpAddr, bool)>) {
         let mut inner = self.inner();
         let now = Instant::now();
-        let mut changed = false;
+        let mut changed = HashSet::new();
         for (service, address, healthy) in health {
             if let Some(member) = inner.members.find_mut(service, address)
                 && member.healthy != healthy
             {
                 member.healthy = healthy;
                 member.back_since = healthy.then_some(now);
-                changed = true;
+                changed.insert(service);
             }
         }
-        if changed {
-            inner.make_tables(now, |_| true);
+        if !changed.is_empty() {
+            inner.make_tables(now, self.threads(), |service| changed.contains(&*service.name));
             self.publish(&inner);
         }
     }
@@ -249,7 +250,7 @@ impl BalanceControl {
     pub fn set_services(&self, services: Vec<BalancedService>) -> Result<(), ServiceError> {
         let mut inner = self.inner();
         let now = Instant::now();
-        inner.set_services(services, now, Some(now))?;
+        inner.set_services(services, now, Some(now), self.threads())?;
         self.publish(&inner);
         Ok(())
     }
@@ -261,7 +262,7 @@ impl BalanceControl {
         let mut inner = self.inner();
         let forgotten = inner.forget(now, self.settings.timeouts.longest());
         // Time changes nothing else.
-        let grown = inner.make_tables(now, |service| service.slow_start.is_some());
+        let grown = inner.make_tables(now, self.threads(), |service| service.slow_start.is_some());
         if grown || forgotten {
             self.publish(&inner);
         }
@@ -304,6 +305,11 @@ impl BalanceControl {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Threads that build tables.
+    fn threads(&self) -> usize {
+        tables::threads_beside(self.settings.workers)
+    }
+
     /// Frees the states that workers are done with.
     fn free_used(&self) {
         for side in &self.workers {
@@ -322,10 +328,10 @@ impl BalanceControl {
     }
 }
 
-fn make_table(service: &BalancedService, shares: &[u32]) -> Result<Option<Arc<Table>>, ServiceError> {
-    let backends = service.backends.iter().zip(shares).map(|(backend, share)| (backend.address, *share));
-    match choose::table(backends, service.table_size) {
-        Ok(table) => Ok(Some(Arc::new(table))),
+/// The table of a service, if any of its backends has a weight.
+fn table_of(service: &BalancedService, built: Built) -> Result<Option<Arc<Table>>, ServiceError> {
+    match built {
+        Ok(table) => Ok(Some(table)),
         Err(TableError::NoWeight) => Ok(None),
         Err(source) => Err(ServiceError { service: service.name.clone(), source }),
     }
@@ -338,27 +344,21 @@ impl Inner {
         services: Vec<BalancedService>,
         now: Instant,
         new: Option<Instant>,
+        threads: usize,
     ) -> Result<(), ServiceError> {
         // Whatever can go wrong goes wrong here, before anything has changed.
-        let before: HashMap<&str, &Entry> =
-            self.services.iter().map(|entry| (entry.service.name.as_str(), entry)).collect();
-        let made = services.into_iter().map(|service| {
-            let shares = self.shares(&service, now, new);
-            let kept = before.get(&*service.name).filter(|entry| entry.has_table_for(&service, &shares));
-            let table = match kept {
-                Some(entry) => entry.table.clone(),
-                None => make_table(&service, &shares)?,
-            };
-            Ok((service, shares, table))
-        });
-        let made = made.collect::<Result<Vec<_>, ServiceError>>()?;
+        let blueprints: Vec<Blueprint> =
+            services.iter().map(|service| self.blueprint(service, now, new)).collect();
+        let built = tables::build(&blueprints, &self.known(), threads);
+        let tables = services.iter().zip(built).map(|(service, built)| table_of(service, built));
+        let tables = tables.collect::<Result<Vec<_>, ServiceError>>()?;
 
         self.lookup = Arc::new(Services::new(
-            made.iter().map(|(service, ..)| (service.network, service.protocol, service.ports.clone())),
+            services.iter().map(|service| (service.network, service.protocol, service.ports.clone())),
         ));
         let mut before: HashMap<String, Entry> =
             self.services.drain(..).map(|entry| (entry.service.name.clone(), entry)).collect();
-        for (service, shares, table) in made {
+        for ((service, blueprint), table) in services.into_iter().zip(blueprints).zip(tables) {
             let old = before.remove(&service.name);
             let had: Vec<u32> =
                 old.iter().flat_map(|entry| entry.slots.iter().chain(&entry.leaving)).copied().collect();
@@ -370,7 +370,7 @@ impl Inner {
             let here: HashSet<u32> = slots.iter().copied().collect();
             let leaving: Vec<u32> = had.into_iter().filter(|slot| !here.contains(slot)).collect();
             leaving.iter().for_each(|slot| self.members.leave(*slot));
-            self.services.push(Entry { service, slots, leaving, shares, table });
+            self.services.push(Entry { service, slots, leaving, blueprint, table });
         }
         for gone in before.into_values() {
             gone.slots.iter().chain(&gone.leaving).for_each(|slot| self.members.remove(*slot));
@@ -378,8 +378,13 @@ impl Inner {
         Ok(())
     }
 
-    /// The weights of the backends of a service as things are. One that is not known yet has come at `new`.
-    fn shares(&self, service: &BalancedService, now: Instant, new: Option<Instant>) -> Vec<u32> {
+    /// The tables that there are.
+    fn known(&self) -> HashMap<&Blueprint, &Arc<Table>> {
+        self.services.iter().filter_map(|entry| Some((&entry.blueprint, entry.table.as_ref()?))).collect()
+    }
+
+    /// What the table of a service is made of as things are. A backend that is not known yet has come at `new`.
+    fn blueprint(&self, service: &BalancedService, now: Instant, new: Option<Instant>) -> Blueprint {
         let percent = |backend: &BalancedBackend| {
             if backend.state != BackendState::Up {
                 return 0;
@@ -395,34 +400,34 @@ impl Inner {
         // Whole weights, unless some backend has a part of its own: a table is the same for the weights times a hundred.
         let whole = percents.iter().all(|percent| matches!(percent, 0 | 100));
         let factor = |percent: u32| if whole { percent / 100 } else { percent };
-        service
-            .backends
-            .iter()
-            .zip(percents)
-            .map(|(backend, percent)| backend.weight * factor(percent))
-            .collect()
+        let backends = service.backends.iter().zip(percents);
+        let backends =
+            backends.map(|(backend, percent)| (backend.address, backend.weight * factor(percent))).collect();
+        Blueprint { backends, size: service.table_size }
     }
 
     /// Makes the tables anew, of these services, whose weights have changed. Whether there were any.
-    fn make_tables(&mut self, now: Instant, of: impl Fn(&BalancedService) -> bool) -> bool {
-        let mut changed = false;
-        for index in 0..self.services.len() {
-            if !of(&self.services[index].service) {
-                continue;
-            }
-            let shares = self.shares(&self.services[index].service, now, None);
+    fn make_tables(&mut self, now: Instant, threads: usize, of: impl Fn(&BalancedService) -> bool) -> bool {
+        let entries = self.services.iter().enumerate().filter(|(_, entry)| of(&entry.service));
+        let now_and_before = entries
+            .map(|(index, entry)| (index, self.blueprint(&entry.service, now, None), &entry.blueprint));
+        let (changed, blueprints): (Vec<usize>, Vec<Blueprint>) = now_and_before
+            .filter(|(_, blueprint, before)| blueprint != *before)
+            .map(|(index, blueprint, _)| (index, blueprint))
+            .unzip();
+        if changed.is_empty() {
+            return false;
+        }
+        let built = tables::build(&blueprints, &self.known(), threads);
+        for ((index, blueprint), built) in changed.into_iter().zip(blueprints).zip(built) {
             let entry = &mut self.services[index];
-            if entry.shares == shares {
-                continue;
-            }
-            match make_table(&entry.service, &shares) {
-                Ok(table) => (entry.table, entry.shares) = (table, shares),
+            match table_of(&entry.service, built) {
+                Ok(table) => (entry.table, entry.blueprint) = (table, blueprint),
                 // Size and backends are those that there was a table for.
                 Err(error) => tracing::error!("{error}"),
             }
-            changed = true;
         }
-        changed
+        true
     }
 
     /// Gives up removed backends that got no packet for `quiet`. Whether there were any.
@@ -460,16 +465,6 @@ impl Inner {
 }
 
 impl Entry {
-    /// Whether the table there is would be made again.
-    fn has_table_for(&self, service: &BalancedService, shares: &[u32]) -> bool {
-        let addresses = |service: &BalancedService| -> Vec<IpAddr> {
-            service.backends.iter().map(|backend| backend.address).collect()
-        };
-        self.shares == shares
-            && self.service.table_size == service.table_size
-            && addresses(&self.service) == addresses(service)
-    }
-
     fn state(&self) -> ServiceState {
         ServiceState {
             table: self.table.clone().map(|table| ServiceTable { table, slots: Arc::clone(&self.slots) }),
@@ -574,6 +569,41 @@ mod tests {
         stage.housekeeping();
         assert_eq!(control.counters().len(), 2);
         assert_eq!(stage.state.services.len(), 1);
+    }
+
+    /// The tables that a stage goes by, in the order of the services.
+    fn tables(stage: &Balance) -> Vec<Arc<Table>> {
+        let services = stage.state.services.iter();
+        services.map(|service| Arc::clone(&service.table.as_ref().unwrap().table)).collect()
+    }
+
+    #[test]
+    fn services_with_the_same_backends_share_a_table_until_one_of_them_changes() {
+        let named = |names: &[&str]| -> Vec<BalancedService> {
+            let [service] = <[BalancedService; 1]>::try_from(services(3)).unwrap();
+            names.iter().map(|name| BalancedService { name: (*name).to_owned(), ..service.clone() }).collect()
+        };
+        let options = BalanceOptions { connections: 8, ..BalanceOptions::new(1, Vec::new()) };
+        let control = BalanceControl::new(options, named(&["web", "dns"])).unwrap();
+        let mut stage = control.stage(0);
+        let before = tables(&stage);
+        assert!(Arc::ptr_eq(&before[0], &before[1]));
+
+        control.set_health([("dns", [198, 18, 0, 2].into(), false)]);
+        stage.housekeeping();
+        let after = tables(&stage);
+        assert!(Arc::ptr_eq(&before[0], &after[0]), "of the service that did not change");
+        assert!(!after[1].slots().contains(&1), "the second backend gets no flows");
+
+        control.set_health([("dns", [198, 18, 0, 2].into(), true)]);
+        let mut more = named(&["web", "dns", "mail"]);
+        more[1].backends[0].weight = 2;
+        control.set_services(more).unwrap();
+        stage.housekeeping();
+        let reloaded = tables(&stage);
+        assert!(Arc::ptr_eq(&before[0], &reloaded[0]), "a reload does not build it again");
+        assert!(Arc::ptr_eq(&before[0], &reloaded[2]), "a new service takes the one that there is");
+        assert!(!Arc::ptr_eq(&before[0], &reloaded[1]));
     }
 
     #[test]

@@ -47,8 +47,8 @@ impl Balance {
             return self.send_reply(packet, &session);
         };
         if self.state.services[service].is_nat {
-            let key = self.key(&first, service);
-            return match self.session(packet, &first, service as u32, key) {
+            let asked = self.connections.ask(self.key(&first, service));
+            return match self.session(packet, &first, service as u32, asked) {
                 Ok(session) => {
                     self.fragments.insert(datagram, session.id.0 | SESSION, self.now);
                     self.send_by_session(packet, &session)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::nat::SessionId;
 use super::way::LinkHeader;
+use crate::hints::{huge_array, prefetch};
 use crate::packet::MacAddress;
 use crate::pipeline::PortIndex;
 
@@ -25,7 +26,14 @@ pub(super) struct LastHop {
 
 impl LastHops {
     pub fn new(sessions: usize) -> Self {
-        Self((0..sessions).map(|_| AtomicU64::new(0)).collect())
+        Self(huge_array(sessions, || AtomicU64::new(0)))
+    }
+
+    /// Brings the place of a session near.
+    #[inline(always)]
+    pub fn ask(&self, session: SessionId) {
+        // For a hint a session that there is not does no harm.
+        prefetch(self.0.as_ptr().wrapping_add(session.0 as usize));
     }
 
     /// Notes it. Written only if it is another one, so that the line is not taken from other workers for nothing.

@@ -1,7 +1,7 @@
 //! The first look at a packet: what it is to the balancer.
 
 use super::connections::Asked;
-use super::nat::tuple_with_ports;
+use super::nat::{SessionId, tuple_with_ports};
 use super::services::OfVip;
 use super::stage::Balance;
 use crate::packet::protocol::{ICMP, ICMPV6, TCP, UDP};
@@ -13,9 +13,9 @@ use crate::pipeline::Packet;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Looked {
     pub kind: Kind,
-    /// Index of the service; of a flow, as the next.
-    pub service: u32,
-    /// The flow in the connection table.
+    /// Index of the service of a flow; of a reply the number of its session, or [`NO_SESSION`].
+    pub number: u32,
+    /// A flow in the connection table.
     pub asked: Asked,
 }
 
@@ -36,6 +36,9 @@ pub(super) enum Kind {
     /// ICMP.
     Icmp,
 }
+
+/// The number of no session: a pool has fewer.
+const NO_SESSION: u32 = u32::MAX;
 
 /// Keeps flows whose value is a session apart from flows whose value is a member, should a service go from one to the other.
 const NAT_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -58,14 +61,17 @@ impl Balance {
                     let key = flow.hash_with(&self.flow_key) ^ if is_nat { NAT_KEY } else { 0 };
                     let looked = &mut self.looked[index];
                     looked.asked = self.connections.ask(key);
-                    looked.service = service as u32;
+                    looked.number = service as u32;
                     looked.kind = if is_nat { Kind::NatFlow } else { Kind::Flow };
+                    if is_nat {
+                        self.to_approach |= 1 << index;
+                    }
                     return;
                 }
                 if self.nat.is_none() {
                     return;
                 }
-                self.look_at_reply(packet)
+                self.look_at_reply(index, packet)
             }
             TCP | UDP => self.look_at_fragment(packet),
             ICMP | ICMPV6 => Kind::Icmp,
@@ -75,10 +81,37 @@ impl Balance {
     }
 
     #[inline(never)]
-    fn look_at_reply(&self, packet: &Packet<'_>) -> Kind {
-        match FiveTuple::of(packet.bytes(), packet.headers()) {
-            Some(tuple) if self.is_nat_address(&tuple.dst) => Kind::Reply,
-            _ => Kind::Nothing,
+    fn look_at_reply(&mut self, index: usize, packet: &Packet<'_>) -> Kind {
+        let tuple = FiveTuple::of(packet.bytes(), packet.headers());
+        let Some((nat, tuple)) = self.nat.as_ref().zip(tuple) else { return Kind::Nothing };
+        match nat.sessions.number_of_reply(&tuple) {
+            Some(id) => {
+                nat.sessions.ask(id, packet.headers().ip_version == 4);
+                nat.last_hops.ask(id);
+                self.looked[index].number = id.0;
+            }
+            None if nat.sessions.has_address(&tuple.dst) => self.looked[index].number = NO_SESSION,
+            None => return Kind::Nothing,
+        }
+        Kind::Reply
+    }
+
+    /// The look at a flow of `nat` in between: its place in the connection table is near by now, and says which session it has. That is
+    /// as far away, so it is asked for before the packet is judged; for a flow that nobody knows, what tells whether it is new.
+    #[inline(never)]
+    pub(super) fn approach(&self, index: usize, packet: &Packet<'_>) {
+        let Some(nat) = &self.nat else { return };
+        match self.connections.glance(self.looked[index].asked) {
+            Some(session) => {
+                let id = SessionId(session);
+                nat.sessions.ask(id, packet.headers().ip_version == 4);
+                nat.last_hops.ask(id);
+            }
+            None => {
+                if let Some(tuple) = FiveTuple::of(packet.bytes(), packet.headers()) {
+                    nat.sessions.ask_flow(&tuple);
+                }
+            }
         }
     }
 

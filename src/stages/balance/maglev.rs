@@ -12,6 +12,10 @@
 //! 3.4.
 #![forbid(unsafe_code)]
 
+mod claimant;
+
+use claimant::{Claimant, FREE};
+
 /// The size the paper uses for up to a few hundred backends: the smallest prime above 2^16.
 pub const DEFAULT_SIZE: u32 = 65_537;
 
@@ -75,7 +79,7 @@ impl Table {
     /// more than 65,535, or when `size` is not prime.
     pub fn build<K: AsRef<[u8]>>(backends: &[(K, u32)], size: u32) -> Result<Self, TableError> {
         let mut claimants = claimants(backends, size)?;
-        let heaviest = claimants.iter().map(|claimant| claimant.weight).max().unwrap_or(0);
+        let heaviest = claimants.iter().map(Claimant::weight).max().unwrap_or(0);
 
         let mut slots = vec![FREE; size as usize].into_boxed_slice();
         let mut free = slots.len();
@@ -83,11 +87,9 @@ impl Table {
             // In one round the heaviest backends have one turn; a backend of half their weight has one every
             // second round.
             for claimant in &mut claimants {
-                claimant.credit += claimant.weight;
-                if claimant.credit < heaviest {
+                if !claimant.has_turn(heaviest) {
                     continue;
                 }
-                claimant.credit -= heaviest;
                 let slot = claimant.next_free(&slots);
                 slots[slot] = claimant.backend;
                 free -= 1;
@@ -119,37 +121,6 @@ impl Table {
     }
 }
 
-/// Marks a slot nobody has claimed yet; no backend has this index.
-const FREE: u16 = u16::MAX;
-
-/// A backend while slots are claimed.
-struct Claimant {
-    /// Its index in the caller's slice.
-    backend: u16,
-    weight: u64,
-    /// Weight saved up for the next turn.
-    credit: u64,
-    /// The next slot in its order.
-    position: u32,
-    /// Distance between two slots in its order.
-    skip: u32,
-}
-
-impl Claimant {
-    /// The next free slot in its order. There must be one: since the number of slots is prime, the order
-    /// reaches each of them.
-    fn next_free(&mut self, slots: &[u16]) -> usize {
-        loop {
-            let slot = self.position as usize;
-            let next = slot + self.skip as usize;
-            self.position = if next < slots.len() { next } else { next - slots.len() } as u32;
-            if slots[slot] == FREE {
-                return slot;
-            }
-        }
-    }
-}
-
 /// The backends with weight, in the order of their keys.
 fn claimants<K: AsRef<[u8]>>(backends: &[(K, u32)], size: u32) -> Result<Vec<Claimant>, TableError> {
     if backends.is_empty() {
@@ -173,12 +144,10 @@ fn claimants<K: AsRef<[u8]>>(backends: &[(K, u32)], size: u32) -> Result<Vec<Cla
     let claimants: Vec<_> = order
         .into_iter()
         .filter(|&index| backends[index].1 > 0)
-        .map(|index| Claimant {
-            backend: index as u16,
-            weight: u64::from(backends[index].1),
-            credit: 0,
-            position: (hash(key(index), OFFSET_SEED) % u64::from(size)) as u32,
-            skip: (hash(key(index), SKIP_SEED) % u64::from(size - 1) + 1) as u32,
+        .map(|index| {
+            let offset = hash(key(index), OFFSET_SEED) % u64::from(size);
+            let skip = hash(key(index), SKIP_SEED) % u64::from(size - 1) + 1;
+            Claimant::new(index as u16, backends[index].1, offset as u32, skip as u32)
         })
         .collect();
     if claimants.is_empty() { Err(TableError::NoWeight) } else { Ok(claimants) }

@@ -37,6 +37,7 @@ mod services;
 mod session;
 mod stage;
 mod state;
+mod tables;
 #[cfg(test)]
 mod test_packets;
 pub mod way;

@@ -1,7 +1,7 @@
 //! Flows of `nat`: there and back.
 
 use super::answers::Answer;
-use super::connections::Event;
+use super::connections::{Asked, Event};
 use super::last_hop::LastHop;
 use super::mss::clamp_mss;
 use super::nat::{Endpoint, Session, SessionId, translate_reply, translate_to_backend};
@@ -14,11 +14,11 @@ use crate::pipeline::{DropReason, Packet, Verdict};
 impl Balance {
     /// A whole packet to a service of NAT.
     #[inline]
-    pub(super) fn nat_flow(&mut self, packet: &mut Packet<'_>, service: u32, key: u64) -> Verdict {
+    pub(super) fn nat_flow(&mut self, packet: &mut Packet<'_>, service: u32, asked: Asked) -> Verdict {
         let Some(tuple) = FiveTuple::of(packet.bytes(), packet.headers()) else {
             return Verdict::Drop(DropReason::Malformed);
         };
-        match self.session(packet, &tuple, service, key) {
+        match self.session(packet, &tuple, service, asked) {
             Ok(session) => self.send_by_session(packet, &session),
             Err(verdict) => verdict,
         }
@@ -31,11 +31,11 @@ impl Balance {
         packet: &mut Packet<'_>,
         tuple: &FiveTuple,
         service: u32,
-        key: u64,
+        asked: Asked,
     ) -> Result<Session, Verdict> {
         let Some(nat) = &self.nat else { return Err(Verdict::Drop(DropReason::NoSession)) };
         let event = Event::of(packet.headers());
-        let found = self.connections.find(key, self.now, event);
+        let (key, found) = (asked.key(), self.connections.find_asked(asked, self.now, event));
         let session = found
             .and_then(|found| nat.sessions.flow(SessionId(found.value), tuple))
             .or_else(|| nat.sessions.find_flow(tuple));
@@ -73,6 +73,9 @@ impl Balance {
         let member = &self.state.members[slot as usize];
         let Way::Nat { address, port } = member.way else { return Err(no_session) };
         let backend = Endpoint { address, port: port.unwrap_or(tuple.dst_port) };
+        if let Some(next) = nat.sessions.ask_next(tuple) {
+            nat.last_hops.ask(next);
+        }
         let id = nat.sessions.open(self.now, tuple, backend, self.state.name(slot).0);
         let session = id.and_then(|id| nat.sessions.flow(id, tuple)).ok_or(no_session)?;
         member.counts[self.worker].connections.add(1);
@@ -110,9 +113,9 @@ impl Balance {
 
     /// A packet from a backend to an address of NAT.
     #[inline]
-    pub(super) fn reply(&mut self, packet: &mut Packet<'_>) -> Verdict {
+    pub(super) fn reply(&mut self, packet: &mut Packet<'_>, id: SessionId) -> Verdict {
         let tuple = FiveTuple::of(packet.bytes(), packet.headers());
-        let session = self.nat.as_ref().zip(tuple).and_then(|(nat, tuple)| nat.sessions.find_reply(&tuple));
+        let session = self.nat.as_ref().zip(tuple).and_then(|(nat, tuple)| nat.sessions.reply(id, &tuple));
         match session {
             Some(session) => self.send_reply(packet, &session),
             None => Verdict::Drop(DropReason::NoSession),

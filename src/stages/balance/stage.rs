@@ -2,7 +2,8 @@
 //!
 //! A packet is gone through twice: first its flow is found ([`look`](super::look)) and its places in the connection table are asked for;
 //! it is judged when some more packets were looked at, and those cache lines are near. One by one: a core has room for a dozen or
-//! two of cache lines on their way, and a batch of flows that nobody has seen for a while asks for 128.
+//! two of cache lines on their way, and a batch of flows that nobody has seen for a while asks for 128. For `nat` what the connection table
+//! has is a session, which is somewhere else again: such a packet is looked at once more in between ([`approach`](Balance::approach)).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -17,7 +18,7 @@ use super::control::{Mailbox, Settings};
 use super::fragments::{DEFAULT_CAPACITY, FragmentCounters, FragmentTable};
 use super::last_hop::LastHops;
 use super::look::{Kind, Looked};
-use super::nat::{NatCounters, NatWorker};
+use super::nat::{NatCounters, NatWorker, SessionId};
 use super::state::BalanceState;
 use super::way::Identification;
 use crate::packet::HashKey;
@@ -31,6 +32,8 @@ const SWEPT_SESSIONS: usize = 512;
 
 /// How many packets are looked at before the first one is judged.
 const AHEAD: usize = 16;
+/// How far ahead packets of `nat` are looked at for the second time.
+const NEAR: usize = 8;
 
 /// The stage: one instance a worker.
 pub struct Balance {
@@ -56,7 +59,11 @@ pub struct Balance {
     /// Since housekeeping last.
     has_processed: bool,
     pub(super) looked: Box<[Looked; BATCH_SIZE]>,
+    /// Packets that are to be looked at once more before they are judged, a bit for each.
+    pub(super) to_approach: u64,
 }
+
+const _: () = assert!(BATCH_SIZE <= u64::BITS as usize);
 
 /// What `nat` needs besides.
 #[derive(Debug)]
@@ -119,6 +126,7 @@ impl Balance {
             has_processed: false,
             port: 0,
             looked: Box::new([Looked::default(); BATCH_SIZE]),
+            to_approach: 0,
         }
     }
 }
@@ -144,13 +152,18 @@ impl Stage for Balance {
                 }
             }
             let Some(index) = to_judge.next() else { break };
-            let Looked { kind, service, asked } = self.looked[index];
+            while self.to_approach != 0 && (self.to_approach.trailing_zeros() as usize) < index + NEAR {
+                let near = self.to_approach.trailing_zeros() as usize;
+                self.to_approach &= self.to_approach - 1;
+                self.approach(near, batch.packet(near));
+            }
+            let Looked { kind, number, asked } = self.looked[index];
             let packet = batch.packet_mut(index);
             let verdict = match kind {
-                Kind::Flow => self.flow(packet, service, asked),
+                Kind::Flow => self.flow(packet, number, asked),
                 Kind::Nothing => continue,
-                Kind::NatFlow => self.nat_flow(packet, service, asked.key()),
-                Kind::Reply => self.reply(packet),
+                Kind::NatFlow => self.nat_flow(packet, number, asked),
+                Kind::Reply => self.reply(packet, SessionId(number)),
                 Kind::Fragment => self.fragment(packet),
                 Kind::Icmp => self.icmp(packet),
             };

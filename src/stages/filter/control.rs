@@ -11,7 +11,6 @@ use crate::pipeline::Counter;
 /// A compiled list; the same for all workers, and read only, but for the policers.
 #[derive(Debug)]
 pub(super) struct Compiled {
-    pub rules: Vec<Rule>,
     pub actions: Vec<Action>,
     /// Rules that are counted here: the others were counted in the XDP program.
     pub counted: Vec<bool>,
@@ -55,7 +54,11 @@ pub struct RuleCounters {
 /// Compiles a list, makes the workers' stages, and reads what they have counted.
 #[derive(Debug)]
 pub struct FilterControl {
-    compiled: Arc<Compiled>,
+    rules: Vec<Rule>,
+    /// Of `rules`, as it is said of [`Compiled`].
+    counted: Vec<bool>,
+    /// Made for the first worker: where all rules run in the XDP program there is none.
+    compiled: Option<Arc<Compiled>>,
     workers: Vec<Arc<WorkerCounts>>,
 }
 
@@ -74,28 +77,29 @@ impl FilterControl {
     /// If there are not as many as rules.
     pub fn counting(rules: Vec<Rule>, counted: Vec<bool>) -> Self {
         assert_eq!(rules.len(), counted.len(), "one for each rule");
-        let compiled = Compiled {
-            counted,
-            classifier: Classifier::new(&rules),
-            policers: Policers::new(rules.iter().map(|rule| rule.rate.as_ref())),
-            actions: rules.iter().map(|rule| rule.action).collect(),
-            rules,
-        };
-        Self { compiled: Arc::new(compiled), workers: Vec::new() }
+        Self { rules, counted, compiled: None, workers: Vec::new() }
     }
 
     /// The rules.
     pub fn rules(&self) -> &[Rule] {
-        &self.compiled.rules
+        &self.rules
     }
 
-    /// Makes the stage of one more worker.
+    /// Makes the stage of one more worker. For the first one the list is compiled.
     pub fn stage(&mut self) -> Filter {
-        let rules = self.compiled.rules.len();
-        let counts =
-            Arc::new(WorkerCounts(CachePadded::new((0..rules).map(|_| Counts::default()).collect())));
-        self.workers.push(Arc::clone(&counts));
-        Filter::new(Arc::clone(&self.compiled), counts)
+        let Self { rules, counted, compiled, workers } = self;
+        let compiled = compiled.get_or_insert_with(|| {
+            Arc::new(Compiled {
+                counted: counted.clone(),
+                classifier: Classifier::new(rules),
+                policers: Policers::new(rules.iter().map(|rule| rule.rate.as_ref())),
+                actions: rules.iter().map(|rule| rule.action).collect(),
+            })
+        });
+        let counts = rules.iter().map(|_| Counts::default()).collect();
+        let counts = Arc::new(WorkerCounts(CachePadded::new(counts)));
+        workers.push(Arc::clone(&counts));
+        Filter::new(Arc::clone(compiled), counts)
     }
 
     /// Packets that one rule, by its place in the list, acted on so far.
@@ -118,6 +122,6 @@ impl FilterControl {
             packets: sum(index, |counts| &counts.packets),
             bytes: sum(index, |counts| &counts.bytes),
         };
-        self.compiled.rules.iter().enumerate().map(counters).collect()
+        self.rules.iter().enumerate().map(counters).collect()
     }
 }

@@ -176,6 +176,13 @@ impl ConnectionTable {
         Some(Found { value, restarted: before == State::Closing && after == State::New })
     }
 
+    /// The value of a flow that was [asked](Self::ask) for, expired or not, without a packet of it: to bring near what it leads to.
+    #[inline(always)]
+    pub(in crate::stages::balance) fn glance(&self, asked: Asked) -> Option<u32> {
+        let (bucket, way) = self.place_among(asked)?;
+        Some(self.buckets[bucket].0[way].value)
+    }
+
     /// Value and state of a flow, without a packet of it: nothing changes.
     pub fn peek(&self, key: u64, now: Tick) -> Option<(u32, State)> {
         let (bucket, way) = self.place_of(key)?;

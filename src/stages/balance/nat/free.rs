@@ -25,6 +25,12 @@ impl FreeNumbers {
         self.0.pop_front()
     }
 
+    /// The number that will be taken after `ahead` others, as far as is known now.
+    #[inline]
+    pub(super) fn peek(&self, ahead: usize) -> Option<u32> {
+        self.0.get(ahead).copied()
+    }
+
     /// Gives a number back that was taken, so there is room.
     #[inline]
     pub(super) fn put(&mut self, number: u32) {
@@ -66,6 +72,14 @@ mod tests {
             order.sort_unstable();
             assert!(order.into_iter().eq(100..1_100));
         }
+    }
+
+    #[test]
+    fn what_is_peeked_at_is_taken_after_as_many_others() {
+        let mut free = FreeNumbers::new(0..4, 1);
+        let peeked = free.peek(2);
+        assert_eq!((free.take().is_some(), free.take().is_some(), free.take()), (true, true, peeked));
+        assert_eq!(free.peek(1), None);
     }
 
     #[test]

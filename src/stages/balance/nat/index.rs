@@ -15,7 +15,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::session::{Session, SessionId};
-use super::table::{Sessions, array};
+use super::table::Sessions;
+use crate::hints::{huge_array, prefetch};
 use crate::packet::FiveTuple;
 
 /// With one entry a chain on average, longer chains do not occur.
@@ -37,7 +38,7 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new(workers: usize, sessions: usize, seed: u64) -> Self {
         let heads_of_worker = (sessions / workers).next_power_of_two();
-        let empty = |count| array(count, || AtomicU32::new(NONE));
+        let empty = |count| huge_array(count, || AtomicU32::new(NONE));
         Self { heads: empty(workers * heads_of_worker), heads_of_worker, links: empty(sessions), seed }
     }
 
@@ -50,6 +51,18 @@ impl Index {
     fn head(&self, worker: u32, hash: u64) -> &AtomicU32 {
         let place = hash as usize & (self.heads_of_worker - 1);
         &self.heads[worker as usize * self.heads_of_worker + place]
+    }
+
+    /// Brings the place near at which this worker looks for a flow first.
+    #[inline]
+    pub(super) fn ask(&self, worker: u32, hash: u64) {
+        prefetch(self.head(worker, hash));
+    }
+
+    /// Brings the place near that a session takes when it is put in.
+    #[inline]
+    pub(super) fn ask_link(&self, id: SessionId) {
+        prefetch(self.link(id));
     }
 
     #[inline]

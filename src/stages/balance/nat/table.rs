@@ -34,7 +34,7 @@ use super::super::connections::Tick;
 use super::layout::Layout;
 use super::session::{Endpoint, Seen, Session, SessionId};
 use super::state::State;
-use crate::hints::huge_pages;
+use crate::hints::{huge_array, prefetch};
 
 const STATE_BITS: u32 = 8;
 /// A number would have to be opened this often between a reader's look and its news for the news to be taken wrongly.
@@ -105,12 +105,22 @@ impl Sessions {
     pub(super) fn new(layout: Layout) -> Self {
         let count = layout.sessions() as usize;
         let wide = if layout.has_ipv6() { count } else { 0 };
-        Self { layout, lines: array(count, Line::default), services: array(wide, Address::default) }
+        Self { layout, lines: huge_array(count, Line::default), services: huge_array(wide, Address::default) }
     }
 
     #[inline]
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Brings what a packet of this number reads near.
+    #[inline(always)]
+    pub(super) fn ask(&self, id: SessionId, is_ipv4: bool) {
+        // For a hint a number that there is not does no harm.
+        prefetch(self.lines.as_ptr().wrapping_add(id.0 as usize));
+        if !is_ipv4 {
+            prefetch(self.services.as_ptr().wrapping_add(id.0 as usize));
+        }
     }
 
     /// Whether the number was open before. For its owner.
@@ -216,15 +226,6 @@ impl Sessions {
             });
         }
     }
-}
-
-/// An array of `count` elements, on huge pages where the kernel gives them, since numbers are looked up in no order.
-/// All its pages are touched here.
-pub(super) fn array<T>(count: usize, element: impl Fn() -> T) -> Box<[T]> {
-    let mut array = Vec::with_capacity(count);
-    huge_pages(array.spare_capacity_mut());
-    array.extend(std::iter::repeat_with(element).take(count));
-    array.into()
 }
 
 fn generation_of(version: u32) -> u32 {

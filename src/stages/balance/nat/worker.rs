@@ -17,6 +17,8 @@ use crate::packet::{Embedded, FiveTuple};
 const LOOKS_UNDER_PRESSURE: u32 = 8;
 /// 2 s: a session that was seen more recently is not taken from its flow. An answer takes less.
 const MIN_IDLE_TICKS: u32 = 128;
+/// How many sessions before it is opened the memory of one is asked for: as many as a worker opens while a cache line is on its way.
+const OPENED_AHEAD: usize = 8;
 
 /// The sessions as one worker sees them: it owns some and reads all.
 #[derive(Debug)]
@@ -113,6 +115,42 @@ impl NatWorker {
         self.pool.sessions.read(id).filter(|session| session.flow() == *flow)
     }
 
+    /// Brings what [`flow`](Self::flow) reads of this number near.
+    #[inline(always)]
+    pub(in super::super) fn ask(&self, id: SessionId, is_ipv4: bool) {
+        self.pool.sessions.ask(id, is_ipv4);
+    }
+
+    /// Brings the place near at which [`find_flow`](Self::find_flow) looks first.
+    #[inline]
+    pub(in super::super) fn ask_flow(&self, flow: &FiveTuple) {
+        let index = &self.pool.index;
+        index.ask(self.worker, index.hash(flow));
+    }
+
+    /// Brings what [`open`](Self::open) will write near for a flow that begins a little later, and says which number that one will
+    /// probably get.
+    #[inline]
+    pub(in super::super) fn ask_next(&self, flow: &FiveTuple) -> Option<SessionId> {
+        let is_ipv4 = source(flow).is_ipv4();
+        let id = SessionId(self.free[Class::of(flow.protocol, is_ipv4)?.0].peek(OPENED_AHEAD)?);
+        self.pool.sessions.ask(id, is_ipv4);
+        self.pool.index.ask_link(id);
+        Some(id)
+    }
+
+    /// The number of the session that a packet to the pool is a reply of, if it is of any.
+    #[inline]
+    pub(in super::super) fn number_of_reply(&self, reply: &FiveTuple) -> Option<SessionId> {
+        self.pool.sessions.layout().number(reply.protocol, &destination(reply)).map(SessionId)
+    }
+
+    /// The session of a reply with this number.
+    #[inline]
+    pub(in super::super) fn reply(&self, id: SessionId, reply: &FiveTuple) -> Option<Session> {
+        self.pool.sessions.read(id).filter(|session| session.backend == source(reply))
+    }
+
     /// The session with this number, if it is open: for later fragments, which have no ports to verify it by.
     pub fn get(&self, id: SessionId) -> Option<Session> {
         self.pool.sessions.read(id)
@@ -133,9 +171,7 @@ impl NatWorker {
     /// when it comes from anybody but the session's backend.
     #[inline]
     pub fn find_reply(&self, reply: &FiveTuple) -> Option<Session> {
-        let number = self.pool.sessions.layout().number(reply.protocol, &destination(reply))?;
-        let session = self.pool.sessions.read(SessionId(number))?;
-        (session.backend == source(reply)).then_some(session)
+        self.reply(self.number_of_reply(reply)?, reply)
     }
 
     /// The session of an ICMP error from a backend's side, about a packet that was sent to the backend.
