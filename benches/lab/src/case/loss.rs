@@ -93,7 +93,6 @@ pub(super) fn search(session: &mut Session<'_>, trial: Duration, halvings: u32) 
         for _ in 0..TRIES {
             let answer = session.offer(Some(rate), Amount::For(trial))?;
             if answer.offered < KEPT * rate {
-                generator_bound |= answer.lost() < TOLERATED_LOSS;
                 continue;
             }
             least = Some(answer.lost().min(least.unwrap_or(1.0)));
@@ -101,6 +100,7 @@ pub(super) fn search(session: &mut Session<'_>, trial: Duration, halvings: u32) 
                 break;
             }
         }
+        generator_bound |= least.is_none();
         loss.extend(least.map(|least| (rate, least * 100.0)));
         Ok(least.is_some_and(|least| least < TOLERATED_LOSS))
     })?;
