@@ -95,8 +95,8 @@ impl XdpProgram {
         filter::size(&mut loader, filter);
         let has_rules = u32::from(!filter.places.is_empty());
         loader.override_global("FILTER_HAS_RULES", &has_rules, true);
-        loader.override_global("FILTER_SRC_V4", &filter.settings.src_v4, true);
-        loader.override_global("FILTER_SRC_RULES", &filter.settings.src_rules, true);
+        let source_verdicts = filter::source_verdicts(filter);
+        loader.override_global("FILTER_SRC_VERDICTS", &source_verdicts, true);
         let deny_multiplier = deny::multiplier();
         loader.override_global("DENY_MULTIPLIER", &deny_multiplier, true);
         let room_mark = room_mark().word(0);

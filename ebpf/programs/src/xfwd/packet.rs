@@ -10,6 +10,9 @@ use aya_ebpf::{
 };
 use xfwd_ebpf_types::RoomMark;
 
+/// Drivers have no smaller buffers for packets that take several: they hold 2,048 bytes, less what is kept in front and behind.
+const MIN_BUFFER: usize = 1_024;
+
 /// One packet, from the Ethernet header on.
 pub struct Packet {
     start: usize,
@@ -24,18 +27,10 @@ impl Packet {
         Self { start: context.data(), linear_end: context.data_end(), context: context.ctx }
     }
 
-    /// The same packet, of whose length the verifier knows nothing: what comes behind a look at it is followed once, and not
-    /// once for each length that it was found to have.
+    /// The context that the packet is known by.
     #[inline(always)]
-    pub fn forget_length(&self) -> Self {
-        // SAFETY: the context is valid while the program runs. Without `volatile` the compiler would use what it has read.
-        let (start, linear_end) = unsafe {
-            (
-                (&raw const (*self.context).data).read_volatile() as usize,
-                (&raw const (*self.context).data_end).read_volatile() as usize,
-            )
-        };
-        Self { start, linear_end, context: self.context }
+    pub fn context(&self) -> XdpContext {
+        XdpContext::new(self.context)
     }
 
     /// The receive queue it came by.
@@ -57,14 +52,24 @@ impl Packet {
         Some(unsafe { &*(first as *const [u8; N]) })
     }
 
-    /// Source address of an IPv4 packet without VLAN tags whose fixed header is there, as a number; `None` for any other.
+    /// The headers of an IPv4 packet without VLAN tags whose fixed header is there; `None` for any other.
     #[inline(always)]
-    pub fn plain_ipv4_source(&self) -> Option<u32> {
-        let header: &[u8; 34] = self.bytes(0)?;
-        if u16::from_ne_bytes([header[12], header[13]]) != 0x0800_u16.to_be() || header[14] >> 4 != 4 {
-            return None;
-        }
-        Some(u32::from_be_bytes([header[26], header[27], header[28], header[29]]))
+    pub fn plain_ipv4(&self) -> Option<PlainIpv4<'_>> {
+        let headers: &[u8; 34] = self.bytes(0)?;
+        // The ethertype and the IP version, by one comparison.
+        let kind = u32::from_ne_bytes([headers[12], headers[13], headers[14], headers[15]]);
+        (kind & 0xffff_f000_u32.to_be() == 0x0800_4000_u32.to_be()).then_some(PlainIpv4(headers))
+    }
+
+    /// Bytes of such a packet, in all its buffers, without asking the kernel for it where the packet is in one buffer.
+    ///
+    /// One that goes on in a second buffer has filled the first, which is larger than [`MIN_BUFFER`] with every driver; or the
+    /// driver puts headers into a buffer of their own, and then the first one ends before the IP packet does. What such a
+    /// driver puts there of Ethernet padding is not counted if the IP packet is nothing but headers.
+    #[inline(always)]
+    pub fn plain_length(&self, ipv4: &PlainIpv4<'_>) -> u64 {
+        let linear = self.linear_end - self.start;
+        if linear < MIN_BUFFER && ipv4.end() <= linear { linear as u64 } else { self.length() }
     }
 
     /// Whether the linear part reaches to `end` (an offset).
@@ -106,6 +111,23 @@ impl Packet {
         let mark = RoomMark::new(unsafe { core::ptr::read_volatile(&raw const ROOM_MARK) });
         // SAFETY: the eight bytes from `start` on lie in the linear part, as the verifier proves.
         unsafe { *(start as *mut [u8; 8]) = mark.word(room).to_le_bytes() };
+    }
+}
+
+/// Ethernet header and fixed IPv4 header, one behind the other.
+pub struct PlainIpv4<'a>(&'a [u8; 34]);
+
+impl PlainIpv4<'_> {
+    /// The source address.
+    #[inline(always)]
+    pub fn source(&self) -> u32 {
+        u32::from_be_bytes([self.0[26], self.0[27], self.0[28], self.0[29]])
+    }
+
+    /// Where the IP packet ends, by its own total length.
+    #[inline(always)]
+    fn end(&self) -> usize {
+        14 + usize::from(u16::from_be_bytes([self.0[16], self.0[17]]))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{bindings::xdp_action, maps::lpm_trie};
+use aya_ebpf::{bindings::xdp_action, maps::lpm_trie, programs::XdpContext};
 use xfwd_ebpf_types::{Cause, Fragment, Headers, NetworkKey, Outcome, PortKey, ServiceKey, Settings};
 
 use crate::{
@@ -72,24 +72,38 @@ const _: () = assert!(size_of::<NetworkKey>() == 20 && size_of::<NetworkQuery>()
 const _: () = assert!(size_of::<PortKey>() == size_of::<PortQuery>());
 
 /// Decides on one packet, counts the cause, and returns the XDP action.
+///
+/// What is dropped for its IPv4 source address is dropped here, by a program that is short and needs hardly a register or a word of
+/// stack; all else is in a function of its own.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
-    if let Some(room) = takes_unseen() {
-        return redirect(packet, Cause::SteeredAll, room);
-    }
+    let denied = filter::denied_kinds();
     let mut source = filter::UNKNOWN;
-    if let Some(address) = packet.plain_ipv4_source() {
+    if (denied != 0 || filter::drops_by_source())
+        && let Some(ipv4) = packet.plain_ipv4()
+    {
+        let address = ipv4.source();
         source = filter::look_at_source(address);
-        if filter::drops_by_source(packet, source) {
+        if filter::is_dropped_source(source) {
+            filter::count(source, packet.plain_length(&ipv4));
             return xdp_action::XDP_DROP;
         }
-        if filter::is_denied_ipv4(address) {
+        if filter::is_denied_ipv4(denied, address) {
             count(Cause::DroppedDenied as u32);
             return xdp_action::XDP_DROP;
         }
     }
+    by_headers(packet.context(), source)
+}
+
+/// Decides on a packet by all its headers; `source` is what [`filter::look_at_source`] said.
+#[inline(never)]
+fn by_headers(context: XdpContext, source: u32) -> u32 {
+    let packet = &Packet::new(&context);
+    if let Some(room) = takes_unseen() {
+        return redirect(packet, Cause::SteeredAll, room);
+    }
     let source = forget(source.into(), packet.queue().into()) as u32;
-    let packet = &packet.forget_length();
     let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
     let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
