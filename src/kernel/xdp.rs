@@ -28,6 +28,7 @@ mod services;
 mod steering;
 mod tables;
 mod test_run;
+mod variable;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -104,6 +105,7 @@ impl XdpProgram {
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
         // longer to read than all the rest takes (seconds in an emulated machine).
         let mut object = loader.btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
+        deny::place(&mut object)?;
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,

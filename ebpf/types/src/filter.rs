@@ -481,3 +481,25 @@ fn outside(value: u32, [min, max]: [u16; 2]) -> bool {
 fn outside_small(value: u32, [min, max]: [u8; 2]) -> bool {
     value < u32::from(min) || value > u32::from(max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_ranges_says_the_word_behind_the_last_bound_that_is_reached() {
+        let words: [u32; RANGE_BOUNDS + 1] = core::array::from_fn(|index| 100 + index as u32);
+        for bounds in [
+            [1, 2, 3, 4, 5, 6, 7, 8, 9],
+            [1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff, 0xffff, 0xffff],
+            [256, 512, 0x1000, 0x2000, 0x4000, 0x8000, 0xc000, 0xf000, 0xff00],
+            [0xffff; RANGE_BOUNDS],
+        ] {
+            let line = Line::of_ranges(bounds, words);
+            for low in 0..=u16::MAX {
+                let reached = bounds.iter().filter(|bound| low >= **bound).count();
+                assert_eq!(line.range_of(low.into()), words[reached], "{low} in {bounds:?}");
+            }
+        }
+    }
+}

@@ -83,7 +83,8 @@ impl Lines {
         for (bound, (start, _)) in bounds.iter_mut().zip(&part[1..]) {
             *bound = (start & 0xffff) as u16;
         }
-        self.list.push(Line::of_ranges(bounds, std::array::from_fn(|index| part[index.min(part.len() - 1)].1)));
+        self.list
+            .push(Line::of_ranges(bounds, std::array::from_fn(|index| part[index.min(part.len() - 1)].1)));
         self.list.len() as u32 - 1
     }
 }

@@ -6,16 +6,18 @@ use core::ffi::c_void;
 use aya_ebpf::{helpers::bpf_loop, maps::lpm_trie::Key};
 use xfwd_ebpf_types::{
     Headers,
-    deny::{BLOCK_BITS, DenySettings, buckets_of, network_bit},
+    deny::{
+        BLOCK_BITS, BUCKET_BLOCKS, BUCKETS, Bucket, DenySettings, NETWORK_WORDS, buckets_of, network_bit,
+    },
     filter::{
-        Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts,
-        RuleCounter, Verdict, WordKind,
+        Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts, RuleCounter, Verdict,
+        WordKind,
     },
 };
 
 use crate::{
     maps::{
-        DENY_FLOWS, DENY_HOSTS, DENY_V4_BLOCKS, DENY_V4_NETWORKS, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
+        DENY_FLOWS, DENY_HOSTS, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
         FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6, FILTER_TABLE, RULE_COUNTERS,
     },
     packet::Packet,
@@ -51,26 +53,39 @@ pub fn is_denied_ipv4(used: u32, source: u32) -> bool {
         }
     }
     let (word, bit) = network_bit(source);
-    used & DenySettings::NETWORKS_V4 != 0
-        && DENY_V4_NETWORKS.get_ptr(word).is_some_and(|word| {
-            // SAFETY: the element is a word. User space may write it meanwhile, so it is read as it is.
-            let word = unsafe { word.read_volatile() };
-            word >> bit & 1 != 0
-        })
+    if used & DenySettings::NETWORKS_V4 == 0 {
+        return false;
+    }
+    // SAFETY: every number that `network_bit` gives is within the static. User space may write the word meanwhile, so it is read
+    // as it is.
+    let word = unsafe { (&raw const DENIED_NETWORKS).cast::<u64>().add(word as usize).read_volatile() };
+    word >> bit & 1 != 0
 }
 
 #[inline(always)]
 fn is_in_bucket(bucket: u32, source: u32) -> bool {
-    let Some(bucket) = DENY_V4_BLOCKS.get_ptr(bucket) else {
-        return false;
+    // SAFETY: every number that `buckets_of` gives is within the static. User space may write the words meanwhile, so each is read
+    // once, and whole.
+    let block = |index: usize| unsafe {
+        let bucket = (&raw const DENIED_BLOCKS).cast::<Bucket>().add(bucket as usize);
+        (&raw const (*bucket).blocks).cast::<u64>().add(index).read_volatile()
     };
-    // SAFETY: the element is a bucket. User space may write its words meanwhile, so each is read once, and whole.
-    let block = |index: usize| unsafe { (&raw const (*bucket).blocks[index]).read_volatile() };
     let holds = |block: u64| {
         block >> 32 == u64::from(source >> BLOCK_BITS) && block >> (source & ((1 << BLOCK_BITS) - 1)) & 1 != 0
     };
     holds(block(0)) || holds(block(1)) || holds(block(2)) || holds(block(3))
 }
+
+/// The map `DENY_V4_NETWORKS`, which user space puts in the place of this variable before the program is loaded: an index into a
+/// variable is an addition, a lookup in a map a dozen instructions.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.networks")]
+static DENIED_NETWORKS: [u64; NETWORK_WORDS as usize] = [0; NETWORK_WORDS as usize];
+
+/// The map `DENY_V4_BLOCKS`, in the same way.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.blocks")]
+static DENIED_BLOCKS: [Bucket; BUCKETS as usize] = [Bucket { blocks: [0; BUCKET_BLOCKS] }; BUCKETS as usize];
 
 /// Where IP starts in a packet without VLAN tags.
 const UNTAGGED: usize = 14;
@@ -111,18 +126,23 @@ pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
         && packet.bytes::<16>(network + 8).is_some_and(|src| DENY_V6.get(&Key::new(128, *src)).is_some())
 }
 
-/// What the filter says about an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when that drops
-/// no packet by itself.
+/// What the filter says about the upper half of an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when
+/// no rule drops by that alone. `verdicts` is what [`source_verdicts`] said.
 ///
 /// Most of what a filter has to drop, and quickly, are floods from addresses on a list: those packets end here.
 #[inline(always)]
-pub fn look_at_source(source: u32) -> u32 {
-    if !drops_by_source() {
+pub fn look_at_source(verdicts: u32, source: u32) -> u32 {
+    if verdicts == 0 {
         return UNKNOWN;
     }
     // SAFETY: 16 bits are within the static.
-    let word = unsafe { (&raw const FILTER_SOURCES).cast::<u32>().add((source >> 16) as usize).read_volatile() };
-    by_rest(word, source)
+    unsafe { (&raw const FILTER_SOURCES).cast::<u32>().add((source >> 16) as usize).read_volatile() }
+}
+
+/// Whether a word is not the last one for its addresses.
+#[inline(always)]
+pub fn leads_on(word: u32) -> bool {
+    word >= WordKind::DENSE && word != UNKNOWN
 }
 
 /// The first 4,096 lines for source addresses: as a variable, since an index into one is an addition, and a lookup in a map a
@@ -136,16 +156,11 @@ static FILTER_SOURCES: [u32; 1 << 16] = [0; 1 << 16];
 #[unsafe(no_mangle)]
 static FILTER_SRC_VERDICTS: u32 = 0;
 
+/// Below which number verdicts are by nothing but an IPv4 source address; 0 when there are none.
 #[inline(always)]
-fn source_verdicts() -> u32 {
+pub fn source_verdicts() -> u32 {
     // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
     unsafe { core::ptr::read_volatile(&raw const FILTER_SRC_VERDICTS) }
-}
-
-/// Whether there are rules that drop a packet for its IPv4 source address, whatever else is in it.
-#[inline(always)]
-pub fn drops_by_source() -> bool {
-    source_verdicts() != 0
 }
 
 /// 1 when the list has a rule; written by user space before the program is loaded.
@@ -166,7 +181,7 @@ pub fn looks_at_packets() -> bool {
     has_rules() || denied_kinds() != 0
 }
 
-/// Not a word that [`by_ipv4`] finds: its kind is one that leads elsewhere.
+/// Not a word of any address: no line has this number.
 pub const UNKNOWN: u32 = u32::MAX;
 
 /// Whether what [`look_at_source`] found drops a packet, whatever else is in it.
@@ -253,12 +268,12 @@ fn verdict(packet: &Packet, headers: &Headers, settings: &FilterSettings, source
 /// The word for an IPv4 address: a verdict or a class.
 #[inline(always)]
 fn by_ipv4(root: u32, address: u32) -> u32 {
-    by_rest(word(root, address >> 16), address)
+    follow(word(root, address >> 16), address)
 }
 
-/// The same, when the word for the upper half of the address is known.
+/// The word for an address to whose upper half `found` belongs.
 #[inline(always)]
-fn by_rest(mut found: u32, address: u32) -> u32 {
+pub fn follow(mut found: u32, address: u32) -> u32 {
     if found & WordKind::KIND == WordKind::DENSE {
         found = word(found & WordKind::NUMBER, address >> 8 & 0xff);
         if found & WordKind::KIND == WordKind::DENSE {
