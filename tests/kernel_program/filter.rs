@@ -246,7 +246,7 @@ fn the_verifier_follows_the_program_in_a_fraction_of_what_it_allows() {
     let table = Match { length: Some(100..=200), ..Match::default() };
     let by_source = Match { src: prefixes(&["198.51.100.0/24"]), ..Match::default() };
     let rules = [rule("source", Action::Drop, by_source), rule("table", Action::Drop, table)];
-    for (what, rules, limit) in [("without rules", &rules[..0], 60_000), ("with rules", &rules[..], 600_000)]
+    for (what, rules, limit) in [("without rules", &rules[..0], 150_000), ("with rules", &rules[..], 500_000)]
     {
         let program = load(&compile(rules).unwrap());
         let id = program.id().unwrap();
