@@ -28,6 +28,7 @@ mod services;
 mod steering;
 mod tables;
 mod test_run;
+mod variable;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -95,8 +96,8 @@ impl XdpProgram {
         filter::size(&mut loader, filter);
         let has_rules = u32::from(!filter.places.is_empty());
         loader.override_global("FILTER_HAS_RULES", &has_rules, true);
-        loader.override_global("FILTER_SRC_V4", &filter.settings.src_v4, true);
-        loader.override_global("FILTER_SRC_RULES", &filter.settings.src_rules, true);
+        let source_verdicts = filter::source_verdicts(filter);
+        loader.override_global("FILTER_SRC_VERDICTS", &source_verdicts, true);
         let deny_multiplier = deny::multiplier();
         loader.override_global("DENY_MULTIPLIER", &deny_multiplier, true);
         let room_mark = room_mark().word(0);
@@ -104,6 +105,7 @@ impl XdpProgram {
         // The program reads no structure of the kernel, so nothing of it is relocated by the kernel's own BTF, which takes
         // longer to read than all the rest takes (seconds in an emulated machine).
         let mut object = loader.btf(None).load(OBJECT).map_err(|source| XdpError::loading(source.into()))?;
+        deny::place(&mut object)?;
         let mut program = Self {
             attachment: None,
             sockets: take_map(&mut object, "XSKS")?,

@@ -168,3 +168,91 @@ fn a_hundred_thousand_prefixes_load_in_under_a_second_and_are_found() {
         assert_eq!(program.test_run(&frame4(&packet)).unwrap() == XdpAction::Drop, is_in, "{address}");
     }
 }
+
+/// Rules that are found by the source address, and by something else: both ways count what was received, in all its buffers and with
+/// what follows the IP packet.
+#[test]
+fn a_drop_counts_the_bytes_of_the_whole_frame() {
+    lab_or_skip!();
+    let by_source = Match { src: prefixes(&["198.51.100.0/24"]), ..Match::default() };
+    let by_port = Match { dst_port: vec![PORT..=PORT], ..Match::default() };
+    let packet = |payload: usize| ipv4(VIP4, UDP, &udp(PORT, &vec![0; payload]));
+    for matches in [by_source, by_port] {
+        let program = load(&compile(&[rule("drop", Action::Drop, matches)]).unwrap());
+        let mut counted = 0;
+        for (ip, padding) in [
+            (packet(1), 0),
+            (packet(1), 17),
+            (packet(900), 0),
+            (packet(1_400), 0),
+            (packet(1), 2_000),
+            // Several buffers: by what the IP packet says itself, and behind it.
+            (packet(8_000), 0),
+            (packet(1), 8_000),
+        ] {
+            let frame = [frame4(&ip), vec![0; padding]].concat();
+            assert_eq!(program.test_run(&frame).unwrap(), XdpAction::Drop);
+            let bytes = program.rule_counts().unwrap()[0].bytes;
+            assert_eq!(bytes - counted, frame.len() as u64);
+            counted = bytes;
+        }
+        // An IP packet that is said to be longer than the frame.
+        let mut cut = frame4(&packet(500));
+        cut.truncate(60);
+        let dropped = program.test_run(&cut).unwrap() == XdpAction::Drop;
+        let bytes = program.rule_counts().unwrap()[0].bytes - counted;
+        assert_eq!(bytes, if dropped { 60 } else { 0 });
+    }
+}
+
+/// Every form that a word for the upper half of an address can have, with a rule in front that accepts and one behind that drops.
+#[test]
+fn a_rule_by_source_decides_whatever_the_form_of_its_word() {
+    lab_or_skip!();
+    let list = |texts: &[&str]| Match { src: prefixes(texts), ..Match::default() };
+    let hosts = |step: usize| (0..=255).step_by(step).map(|last| format!("198.51.100.{last}"));
+    let few: Vec<String> = hosts(64).chain(["198.51.100.7".to_owned()]).collect();
+    let many: Vec<String> = hosts(2).chain(["198.51.100.7".to_owned()]).collect();
+    let [few, many] = [&few, &many].map(|list| list.iter().map(String::as_str).collect::<Vec<_>>());
+    let frame = frame4(&ipv4(VIP4, UDP, &udp(PORT, b"x")));
+    let behind = rule("behind", Action::Drop, Match { dst_port: vec![PORT..=PORT], ..Match::default() });
+    for (form, matches) in
+        [("verdict", list(&["198.51.0.0/16"])), ("ranges", list(&few)), ("dense", list(&many))]
+    {
+        for (action, expected) in [(Action::Drop, [1, 0]), (Action::Accept, [1, 0])] {
+            let rules = [rule("source", action, matches.clone()), behind.clone()];
+            let program = load(&compile(&rules).unwrap());
+            let result = program.test_run(&frame).unwrap();
+            assert_eq!(result == XdpAction::Drop, action == Action::Drop, "{form}");
+            let counts: Vec<_> = program.rule_counts().unwrap().iter().map(|count| count.packets).collect();
+            assert_eq!(counts, expected, "{form} {action:?}");
+        }
+        let mut elsewhere = matches.clone();
+        elsewhere.src.retain(|prefix| *prefix != "198.51.100.7".parse().unwrap() && prefix.length() == 32);
+        if !elsewhere.src.is_empty() {
+            let rules = [rule("source", Action::Drop, elsewhere), behind.clone()];
+            let program = load(&compile(&rules).unwrap());
+            assert_eq!(program.test_run(&frame).unwrap(), XdpAction::Drop, "{form}");
+            let counts: Vec<_> = program.rule_counts().unwrap().iter().map(|count| count.packets).collect();
+            assert_eq!(counts, [0, 1], "{form}: the address is not on the list");
+        }
+    }
+}
+
+/// What the verifier has to follow is what an older one may give up on (a million instructions), and what loading takes.
+#[test]
+fn the_verifier_follows_the_program_in_a_fraction_of_what_it_allows() {
+    lab_or_skip!();
+    let table = Match { length: Some(100..=200), ..Match::default() };
+    let by_source = Match { src: prefixes(&["198.51.100.0/24"]), ..Match::default() };
+    let rules = [rule("source", Action::Drop, by_source), rule("table", Action::Drop, table)];
+    for (what, rules, limit) in [("without rules", &rules[..0], 150_000), ("with rules", &rules[..], 500_000)]
+    {
+        let program = load(&compile(rules).unwrap());
+        let id = program.id().unwrap();
+        let info = aya::programs::loaded_programs().flatten().find(|info| info.id() == id).unwrap();
+        let followed = info.verified_instruction_count().unwrap();
+        println!("{what}: {followed} instructions");
+        assert!((1..limit).contains(&followed), "{what}: {followed}");
+    }
+}

@@ -32,16 +32,16 @@ impl DenySettings {
 
 /// Longest IPv4 prefix that is bits of `DENY_V4_NETWORKS`; longer ones, and addresses, are blocks.
 pub const MAX_NETWORK_LENGTH: u8 = 24;
-/// Elements of `DENY_V4_NETWORKS`: a bit for each /24 there is.
+/// Words of `DENY_V4_NETWORKS`: a bit for each /24 there is.
 pub const NETWORK_WORDS: u32 = 1 << (MAX_NETWORK_LENGTH - 6);
 
-/// Which bit is that of an IPv4 address in `DENY_V4_NETWORKS`: the element, and the number of the bit in it.
+/// Which bit is that of an IPv4 address in `DENY_V4_NETWORKS`: the word, and the number of the bit in it.
 #[inline(always)]
 pub const fn network_bit(address: u32) -> (u32, u32) {
     (address >> 14, address >> 8 & 63)
 }
 
-/// An element of `DENY_V4_BLOCKS`: blocks of 32 IPv4 addresses, in any order. A block is in one of the two buckets that
+/// A part of `DENY_V4_BLOCKS`: blocks of 32 IPv4 addresses, in any order. A block is in one of the two buckets that
 /// [`buckets_of`] names, and written as one word: the upper half is its addresses without their last five bits, the
 /// lower half has a bit for each address that is denied. Zero is a free place.
 #[repr(C)]
@@ -55,7 +55,7 @@ pub struct Bucket {
 pub const BUCKET_BLOCKS: usize = 4;
 /// Number of buckets, as a power of two.
 pub const BUCKET_BITS: u32 = 17;
-/// Elements of `DENY_V4_BLOCKS`: 4 MiB. The most blocks that all entries can take, four for each prefix of 25 bits and one for each
+/// Buckets of `DENY_V4_BLOCKS`: 4 MiB. The most blocks that all entries can take, four for each prefix of 25 bits and one for each
 /// address, fill three quarters of the places.
 pub const BUCKETS: u32 = 1 << BUCKET_BITS;
 /// Bits of an address within its block.

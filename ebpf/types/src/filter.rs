@@ -13,9 +13,10 @@
 //! # IPv4 addresses
 //!
 //! The upper 16 bits of an address are the index of a word. It ends there, or leads to
-//! * [`WordKind::RANGES`]: one line, with up to 10 sorted bounds within the lower 16 bits, and a word for what is
+//! * [`WordKind::RANGES`]: one line, with up to 9 sorted bounds within the lower 16 bits, and a word for what is
 //!   below the first and from each of them on. That is enough for most of the 65,536 parts even of a large list, and
-//!   keeps a lookup to two loads, of which one misses the caches when the list is large.
+//!   keeps a lookup to two loads, of which one misses the caches when the list is large. All bounds are compared at once
+//!   ([`Line::range_of`]): which is the first that is too large cannot be guessed for the addresses of a flood.
 //! * [`WordKind::DENSE`]: 16 lines, a word for each value of the next 8 bits.
 //!
 //! Words are final: what a prefix says is in all words of the addresses that it covers, combined with what the
@@ -50,10 +51,47 @@ pub struct Line {
 
 /// Words of a line.
 pub const LINE_WORDS: usize = 16;
-/// Bounds of a line of ranges: two a word.
-pub const RANGE_BOUNDS: usize = 10;
+/// Bounds of a line of ranges.
+pub const RANGE_BOUNDS: usize = 9;
+/// Bounds side by side in a number of 64 bits, which is two words.
+const LANES: usize = 3;
 /// Words of a line of ranges that hold bounds.
-pub const BOUND_WORDS: usize = RANGE_BOUNDS / 2;
+const BOUND_WORDS: usize = RANGE_BOUNDS / LANES * 2;
+/// Bits of a lane: those of a bound, one more that says how a comparison went, and room for a sum of these.
+const LANE_BITS: u32 = 21;
+/// 1 in each lane.
+const ONES: u64 = 1 | 1 << LANE_BITS | 1 << (2 * LANE_BITS);
+/// The bit above the bound in each lane.
+const ABOVE: u64 = ONES << 16;
+
+const _: () = assert!(BOUND_WORDS + RANGE_BOUNDS + 1 == LINE_WORDS);
+
+impl Line {
+    /// A line of ranges: `words` has what is below the first bound, and what is from each bound on. Bounds are sorted.
+    pub fn of_ranges(bounds: [u16; RANGE_BOUNDS], words: [u32; RANGE_BOUNDS + 1]) -> Self {
+        let mut line = Self::default();
+        let (pairs, rest) = line.words.split_at_mut(BOUND_WORDS);
+        for (pair, bounds) in pairs.chunks_mut(2).zip(bounds.chunks(LANES)) {
+            let lanes = bounds.iter().rev().fold(0, |lanes, bound| lanes << LANE_BITS | u64::from(*bound));
+            pair.copy_from_slice(&[lanes as u32, (lanes >> 32) as u32]);
+        }
+        rest.copy_from_slice(&words);
+        line
+    }
+
+    /// The word of a line of ranges for the lower half of an address.
+    #[inline(always)]
+    pub fn range_of(&self, low: u32) -> u32 {
+        // The bit above each lane of a difference stays only if nothing is borrowed from it: the bound is not above `low`.
+        let value = u64::from(low) * ONES + ABOVE;
+        let lanes = |at: usize| u64::from(self.words[at]) | u64::from(self.words[at + 1]) << 32;
+        let reached = |at: usize| value.wrapping_sub(lanes(at)) & ABOVE;
+        let sums = (reached(0) + reached(2) + reached(4)) >> 16;
+        let place = (sums.wrapping_mul(ONES) >> (2 * LANE_BITS)) as usize + BOUND_WORDS;
+        // At most 15 in any case; this is how the verifier knows.
+        self.words[place % LINE_WORDS]
+    }
+}
 
 /// A rule and whether it drops; sorts by rule.
 #[repr(transparent)]
@@ -121,7 +159,8 @@ impl Class {
 pub struct FilterSettings {
     /// 1: there is a filter.
     pub active: u32,
-    /// First of 4,096 lines for the upper half of IPv4 source addresses.
+    /// First of 4,096 lines for the upper half of IPv4 source addresses. They are also the variable `FILTER_SOURCES`, from where
+    /// every packet of a flood is answered.
     pub src_v4: u32,
     /// The same for destination addresses.
     pub dst_v4: u32,
@@ -441,4 +480,26 @@ fn outside(value: u32, [min, max]: [u16; 2]) -> bool {
 #[inline(always)]
 fn outside_small(value: u32, [min, max]: [u8; 2]) -> bool {
     value < u32::from(min) || value > u32::from(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_ranges_says_the_word_behind_the_last_bound_that_is_reached() {
+        let words: [u32; RANGE_BOUNDS + 1] = core::array::from_fn(|index| 100 + index as u32);
+        for bounds in [
+            [1, 2, 3, 4, 5, 6, 7, 8, 9],
+            [1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff, 0xffff, 0xffff],
+            [256, 512, 0x1000, 0x2000, 0x4000, 0x8000, 0xc000, 0xf000, 0xff00],
+            [0xffff; RANGE_BOUNDS],
+        ] {
+            let line = Line::of_ranges(bounds, words);
+            for low in 0..=u16::MAX {
+                let reached = bounds.iter().filter(|bound| low >= **bound).count();
+                assert_eq!(line.range_of(low.into()), words[reached], "{low} in {bounds:?}");
+            }
+        }
+    }
 }

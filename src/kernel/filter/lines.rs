@@ -1,6 +1,6 @@
 //! The array of lines: words by address and by number.
 
-use xfwd_ebpf_types::filter::{BOUND_WORDS, LINE_WORDS, Line, RANGE_BOUNDS, Verdict, WordKind};
+use xfwd_ebpf_types::filter::{LINE_WORDS, Line, RANGE_BOUNDS, Verdict, WordKind};
 
 /// Values of the upper half of an IPv4 address, and of a port.
 const HALF: u32 = 1 << 16;
@@ -78,20 +78,14 @@ impl Lines {
     }
 
     fn line_of_ranges(&mut self, part: &[(u32, u32)]) -> u32 {
-        let line = self.allocate(1, 0);
-        let words = &mut self.list[line as usize].words;
         // Bounds that are not used are at the end, and what is behind them is what is behind the last one.
         let mut bounds = [u16::MAX; RANGE_BOUNDS];
         for (bound, (start, _)) in bounds.iter_mut().zip(&part[1..]) {
             *bound = (start & 0xffff) as u16;
         }
-        for (word, pair) in words[..BOUND_WORDS].iter_mut().zip(bounds.as_chunks::<2>().0) {
-            *word = u32::from(pair[0]) | u32::from(pair[1]) << 16;
-        }
-        for (index, word) in words[BOUND_WORDS..].iter_mut().enumerate() {
-            *word = part[index.min(part.len() - 1)].1;
-        }
-        line
+        self.list
+            .push(Line::of_ranges(bounds, std::array::from_fn(|index| part[index.min(part.len() - 1)].1)));
+        self.list.len() as u32 - 1
     }
 }
 

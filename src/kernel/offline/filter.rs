@@ -1,7 +1,7 @@
 //! The filter's maps, looked up as the program does ([`xfwd_ebpf_types::filter`] says what they hold).
 
 use xfwd_ebpf_types::filter::{
-    BOUND_WORDS, Class, EndpointKey, Entry, FilterSettings, FlowKey, Has, PacketFacts, Verdict, WordKind,
+    Class, EndpointKey, Entry, FilterSettings, FlowKey, Has, PacketFacts, Verdict, WordKind,
 };
 
 use super::lpm::Lpm;
@@ -147,12 +147,8 @@ impl Tables {
             }
         }
         if found & WordKind::KIND == WordKind::RANGES {
-            let Some(line) = self.plan.lines.get((found & WordKind::NUMBER) as usize) else {
-                return Verdict::NONE.0;
-            };
-            let bounds = line.words[..BOUND_WORDS].iter().flat_map(|pair| [pair & 0xffff, pair >> 16]);
-            let place = bounds.filter(|bound| address & 0xffff >= *bound).count();
-            return line.words[BOUND_WORDS + place];
+            let line = self.plan.lines.get((found & WordKind::NUMBER) as usize);
+            return line.map_or(Verdict::NONE.0, |line| line.range_of(address & 0xffff));
         }
         found
     }

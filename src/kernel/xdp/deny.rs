@@ -25,7 +25,7 @@ use xfwd_ebpf_types::deny::{
 use xfwd_ebpf_types::filter::{EndpointKey, FlowKey};
 
 use self::{blocks::Blocks, mapped::Mapped, networks::Networks};
-use super::{XdpError, address_key, error::is_refused, take_map};
+use super::{XdpError, address_key, error::is_refused, take_map, variable};
 use crate::kernel::deny::{DenyEntry, DenyTable};
 
 /// The maps of one program that hold what is denied.
@@ -53,6 +53,14 @@ const KEYED: [(&str, u32); 3] = [
     ("DENY_V6", DenySettings::PREFIXES_V6),
     ("DENY_FLOWS", DenySettings::FLOWS),
 ];
+
+/// The variables that the program knows the tables by.
+const VARIABLES: [(&str, &str); 2] = [(".bss.networks", NETWORKS), (".bss.blocks", BLOCKS)];
+
+/// Puts the tables in the place of their variables. To be called before the program is loaded.
+pub(super) fn place(object: &mut Ebpf) -> Result<(), XdpError> {
+    VARIABLES.iter().try_for_each(|(variable, map)| variable::replace(object, variable, map))
+}
 
 /// The multiplier of the blocks' buckets: another for each program.
 pub(super) fn multiplier() -> u64 {

@@ -7,12 +7,16 @@ use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
     sys::SyscallError,
 };
-use xfwd_ebpf_types::filter::{RuleCounter, Verdict};
+use xfwd_ebpf_types::filter::{LINE_WORDS, Line, RuleCounter, Verdict};
 
 use super::{XdpError, batch, take_map};
 use crate::kernel::filter::{KernelPlan, Place};
 
 const LINES: &str = "FILTER_LINES";
+/// The variable of the program that holds the first lines for source addresses.
+const SOURCES: &str = ".bss.sources";
+/// Lines of a word for each value of the upper half of an address.
+const SOURCE_LINES: usize = (1 << 16) / LINE_WORDS;
 const CLASSES: &str = "FILTER_CLASSES";
 const COUNTERS: &str = "RULE_COUNTERS";
 
@@ -35,6 +39,11 @@ pub(super) fn size(loader: &mut EbpfLoader<'_>, plan: &KernelPlan) {
         .map_max_entries(COUNTERS, at_least_1(plan.places.len()));
 }
 
+/// Below which number verdicts are by IPv4 source address alone; 0 without such rules.
+pub(super) fn source_verdicts(plan: &KernelPlan) -> u32 {
+    if plan.settings.src_v4 == 0 { 0 } else { Verdict::new(plan.settings.src_rules, false).0 }
+}
+
 /// What is read while the program runs; the maps that are only filled stay with the object.
 pub(super) struct FilterMaps {
     counters: PerCpuArray<MapData, RuleCounter>,
@@ -50,6 +59,11 @@ impl FilterMaps {
         fill_array(object, LINES, &plan.lines)?;
         fill_array(object, CLASSES, &plan.classes)?;
         fill_array(object, "FILTER_TABLE", &plan.entries)?;
+        if source_verdicts(plan) != 0 {
+            let lines = plan.lines.get(plan.settings.src_v4 as usize..).and_then(<[Line]>::first_chunk);
+            let lines: &[Line; SOURCE_LINES] = lines.ok_or(XdpError::Object { name: SOURCES })?;
+            fill_array(object, SOURCES, std::slice::from_ref(lines))?;
+        }
         fill_trie(object, "FILTER_SRC_V6", &plan.src_v6)?;
         fill_trie(object, "FILTER_DST_V6", &plan.dst_v6)?;
         fill_hash(object, "FILTER_ENDPOINTS", &plan.endpoints)?;

@@ -1,21 +1,23 @@
 //! The deny list and the filter: which packets are dropped, and by which rule. What the maps hold, and why, is told in
 //! [`xfwd_ebpf_types::filter`].
 
-use core::{arch::asm, ffi::c_void};
+use core::ffi::c_void;
 
 use aya_ebpf::{helpers::bpf_loop, maps::lpm_trie::Key};
 use xfwd_ebpf_types::{
     Headers,
-    deny::{BLOCK_BITS, DenySettings, buckets_of, network_bit},
+    deny::{
+        BLOCK_BITS, BUCKET_BLOCKS, BUCKETS, Bucket, DenySettings, NETWORK_WORDS, buckets_of, network_bit,
+    },
     filter::{
-        BOUND_WORDS, Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts,
-        RuleCounter, Verdict, WordKind,
+        Class, EndpointKey, Entry, FilterSettings, FlowKey, MAX_ENTRIES, PacketFacts, RuleCounter, Verdict,
+        WordKind,
     },
 };
 
 use crate::{
     maps::{
-        DENY_FLOWS, DENY_HOSTS, DENY_V4_BLOCKS, DENY_V4_NETWORKS, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
+        DENY_FLOWS, DENY_HOSTS, DENY_V6, FILTER, FILTER_CLASSES, FILTER_DST_V6, FILTER_ENDPOINTS,
         FILTER_FLOWS, FILTER_LINES, FILTER_SRC_V6, FILTER_TABLE, RULE_COUNTERS,
     },
     packet::Packet,
@@ -32,21 +34,16 @@ static DENY: u32 = 0;
 #[unsafe(no_mangle)]
 static DENY_MULTIPLIER: u64 = 0;
 
+/// Which maps of the deny list have entries.
 #[inline(always)]
-fn denied_kinds() -> u32 {
+pub fn denied_kinds() -> u32 {
     // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
     unsafe { core::ptr::read_volatile(&raw const DENY) }
 }
 
-/// Whether an IPv4 source address is on the deny list, by itself or by a prefix.
+/// Whether an IPv4 source address is on the deny list, by itself or by a prefix; `used` is what [`denied_kinds`] said.
 #[inline(always)]
-pub fn is_denied_ipv4(source: u32) -> bool {
-    let used = denied_kinds();
-    used != 0 && is_ipv4_among(used, source)
-}
-
-#[inline(always)]
-fn is_ipv4_among(used: u32, source: u32) -> bool {
+pub fn is_denied_ipv4(used: u32, source: u32) -> bool {
     if used & DenySettings::BLOCKS_V4 != 0 {
         // SAFETY: as in `denied_kinds`.
         let multiplier = unsafe { core::ptr::read_volatile(&raw const DENY_MULTIPLIER) };
@@ -56,26 +53,39 @@ fn is_ipv4_among(used: u32, source: u32) -> bool {
         }
     }
     let (word, bit) = network_bit(source);
-    used & DenySettings::NETWORKS_V4 != 0
-        && DENY_V4_NETWORKS.get_ptr(word).is_some_and(|word| {
-            // SAFETY: the element is a word. User space may write it meanwhile, so it is read as it is.
-            let word = unsafe { word.read_volatile() };
-            word >> bit & 1 != 0
-        })
+    if used & DenySettings::NETWORKS_V4 == 0 {
+        return false;
+    }
+    // SAFETY: every number that `network_bit` gives is within the static. User space may write the word meanwhile, so it is read
+    // as it is.
+    let word = unsafe { (&raw const DENIED_NETWORKS).cast::<u64>().add(word as usize).read_volatile() };
+    word >> bit & 1 != 0
 }
 
 #[inline(always)]
 fn is_in_bucket(bucket: u32, source: u32) -> bool {
-    let Some(bucket) = DENY_V4_BLOCKS.get_ptr(bucket) else {
-        return false;
+    // SAFETY: every number that `buckets_of` gives is within the static. User space may write the words meanwhile, so each is read
+    // once, and whole.
+    let block = |index: usize| unsafe {
+        let bucket = (&raw const DENIED_BLOCKS).cast::<Bucket>().add(bucket as usize);
+        (&raw const (*bucket).blocks).cast::<u64>().add(index).read_volatile()
     };
-    // SAFETY: the element is a bucket. User space may write its words meanwhile, so each is read once, and whole.
-    let block = |index: usize| unsafe { (&raw const (*bucket).blocks[index]).read_volatile() };
     let holds = |block: u64| {
         block >> 32 == u64::from(source >> BLOCK_BITS) && block >> (source & ((1 << BLOCK_BITS) - 1)) & 1 != 0
     };
     holds(block(0)) || holds(block(1)) || holds(block(2)) || holds(block(3))
 }
+
+/// The map `DENY_V4_NETWORKS`, which user space puts in the place of this variable before the program is loaded: an index into a
+/// variable is an addition, a lookup in a map a dozen instructions.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.networks")]
+static DENIED_NETWORKS: [u64; NETWORK_WORDS as usize] = [0; NETWORK_WORDS as usize];
+
+/// The map `DENY_V4_BLOCKS`, in the same way.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.blocks")]
+static DENIED_BLOCKS: [Bucket; BUCKETS as usize] = [Bucket { blocks: [0; BUCKET_BLOCKS] }; BUCKETS as usize];
 
 /// Where IP starts in a packet without VLAN tags.
 const UNTAGGED: usize = 14;
@@ -102,7 +112,7 @@ pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
         return network != UNTAGGED
             && packet
                 .bytes::<4>(network + 12)
-                .is_some_and(|src| is_ipv4_among(used, u32::from_be_bytes(*src)));
+                .is_some_and(|src| is_denied_ipv4(used, u32::from_be_bytes(*src)));
     }
     if used & DenySettings::HOSTS != 0 {
         let rest = u32::from_ne_bytes([0, 0, 0, headers.ip_version]);
@@ -116,29 +126,42 @@ pub fn is_denied(packet: &Packet, headers: &Headers) -> bool {
         && packet.bytes::<16>(network + 8).is_some_and(|src| DENY_V6.get(&Key::new(128, *src)).is_some())
 }
 
-/// What the filter says about an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when no rule asks for
-/// one.
+/// What the filter says about the upper half of an IPv4 source address, for a packet that has not been parsed; [`UNKNOWN`] when
+/// no rule drops by that alone. `verdicts` is what [`source_verdicts`] said.
 ///
 /// Most of what a filter has to drop, and quickly, are floods from addresses on a list: those packets end here.
 #[inline(always)]
-pub fn look_at_source(source: u32) -> u32 {
-    if !has_rules() {
+pub fn look_at_source(verdicts: u32, source: u32) -> u32 {
+    if verdicts == 0 {
         return UNKNOWN;
     }
-    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 below.
-    let root = unsafe { core::ptr::read_volatile(&raw const FILTER_SRC_V4) };
-    if root == 0 {
-        return UNKNOWN;
-    }
-    by_ipv4(root, source)
+    // SAFETY: 16 bits are within the static.
+    unsafe { (&raw const FILTER_SOURCES).cast::<u32>().add((source >> 16) as usize).read_volatile() }
 }
 
-/// `src_v4` and `src_rules` of [`FilterSettings`], for what every packet of a flood asks; written by user space before the program
-/// is loaded.
+/// Whether a word is not the last one for its addresses.
+#[inline(always)]
+pub fn leads_on(word: u32) -> bool {
+    word >= WordKind::DENSE && word != UNKNOWN
+}
+
+/// The first 4,096 lines for source addresses: as a variable, since an index into one is an addition, and a lookup in a map a
+/// dozen instructions.
 #[unsafe(no_mangle)]
-static FILTER_SRC_V4: u32 = 0;
+#[unsafe(link_section = ".bss.sources")]
+static FILTER_SOURCES: [u32; 1 << 16] = [0; 1 << 16];
+
+/// The verdicts below this number drop or accept by nothing but an IPv4 source address (`src_rules` of [`FilterSettings`]); 0 when
+/// there are no such rules. Written by user space before the program is loaded.
 #[unsafe(no_mangle)]
-static FILTER_SRC_RULES: u32 = 0;
+static FILTER_SRC_VERDICTS: u32 = 0;
+
+/// Below which number verdicts are by nothing but an IPv4 source address; 0 when there are none.
+#[inline(always)]
+pub fn source_verdicts() -> u32 {
+    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
+    unsafe { core::ptr::read_volatile(&raw const FILTER_SRC_VERDICTS) }
+}
 
 /// 1 when the list has a rule; written by user space before the program is loaded.
 #[unsafe(no_mangle)]
@@ -155,26 +178,17 @@ fn has_rules() -> bool {
 /// Whether packets are looked at here at all: there are rules, or entries of the deny list.
 #[inline(always)]
 pub fn looks_at_packets() -> bool {
-    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 of its definition.
-    has_rules() || unsafe { core::ptr::read_volatile(&raw const DENY) } != 0
+    has_rules() || denied_kinds() != 0
 }
 
-/// Not a word that [`by_ipv4`] finds: its kind is one that leads elsewhere.
+/// Not a word of any address: no line has this number.
 pub const UNKNOWN: u32 = u32::MAX;
 
-/// Counts the packet and says `true` if what [`look_at_source`] found drops it, whatever else is in it.
+/// Whether what [`look_at_source`] found drops a packet, whatever else is in it.
 #[inline(always)]
-pub fn drops_by_source(packet: &Packet, found: u32) -> bool {
-    if found & WordKind::KIND != WordKind::VERDICT || !Verdict(found).is_drop() {
-        return false;
-    }
-    // SAFETY: a static is always readable. Without `volatile` the compiler would use the 0 above.
-    let src_rules = unsafe { core::ptr::read_volatile(&raw const FILTER_SRC_RULES) };
-    if Verdict(found).rule() >= src_rules {
-        return false;
-    }
-    count(found, packet.length());
-    true
+pub fn is_dropped_source(found: u32) -> bool {
+    // Other kinds of words are above all verdicts.
+    found & 1 != 0 && found < source_verdicts()
 }
 
 /// Counts the packet for each rule that acts on it; whether it is to be dropped.
@@ -254,7 +268,12 @@ fn verdict(packet: &Packet, headers: &Headers, settings: &FilterSettings, source
 /// The word for an IPv4 address: a verdict or a class.
 #[inline(always)]
 fn by_ipv4(root: u32, address: u32) -> u32 {
-    let mut found = word(root, address >> 16);
+    follow(word(root, address >> 16), address)
+}
+
+/// The word for an address to whose upper half `found` belongs.
+#[inline(always)]
+pub fn follow(mut found: u32, address: u32) -> u32 {
     if found & WordKind::KIND == WordKind::DENSE {
         found = word(found & WordKind::NUMBER, address >> 8 & 0xff);
         if found & WordKind::KIND == WordKind::DENSE {
@@ -262,7 +281,8 @@ fn by_ipv4(root: u32, address: u32) -> u32 {
         }
     }
     if found & WordKind::KIND == WordKind::RANGES {
-        return in_ranges(found & WordKind::NUMBER, address & 0xffff);
+        let line = FILTER_LINES.get(found & WordKind::NUMBER);
+        return line.map_or(Verdict::NONE.0, |line| line.range_of(address & 0xffff));
     }
     found
 }
@@ -274,38 +294,6 @@ fn word(first: u32, index: u32) -> u32 {
         Some(line) => line.words[(index & 15) as usize],
         None => Verdict::NONE.0,
     }
-}
-
-/// The word of a line of ranges for the lower half of an address.
-#[inline(always)]
-fn in_ranges(number: u32, low: u32) -> u32 {
-    let Some(line) = FILTER_LINES.get(number) else {
-        return Verdict::NONE.0;
-    };
-    let mut place = BOUND_WORDS as u64;
-    for pair in &line.words[..BOUND_WORDS] {
-        place += is_at_least(low, pair & 0xffff) + is_at_least(low, pair >> 16);
-    }
-    line.words.get(place as usize).copied().unwrap_or(Verdict::NONE.0)
-}
-
-/// 1 when `value >= bound`, else 0; both below 65,536. In assembler, as the compiler would branch, and which way
-/// it goes is as random as the addresses of a flood.
-#[inline(always)]
-fn is_at_least(value: u32, bound: u32) -> u64 {
-    let mut below = u64::from(bound);
-    // SAFETY: arithmetic on registers.
-    unsafe {
-        asm!(
-            "{0} -= {1}",
-            "{0} += -1",
-            "{0} >>= 63",
-            inout(reg) below,
-            in(reg) u64::from(value),
-            options(pure, nomem, nostack),
-        );
-    }
-    below
 }
 
 /// What a word says that is a verdict or names a class.
@@ -480,8 +468,9 @@ fn min(a: u32, b: u32) -> u32 {
     if a < b { a } else { b }
 }
 
+/// Counts a packet for the rule of a verdict.
 #[inline(always)]
-fn count(verdict: u32, length: u64) {
+pub fn count(verdict: u32, length: u64) {
     if let Some(counter) = RULE_COUNTERS.get_ptr_mut(Verdict(verdict).rule()) {
         // SAFETY: the element is this CPU's own, and XDP programs on one CPU do not interrupt each other.
         let RuleCounter { packets, bytes } = unsafe { &mut *counter };

@@ -103,13 +103,14 @@ pub static FILTER_FLOWS: HashMap<FlowKey, u32, { MAX_FLOWS as usize }, NO_PREALL
 #[btf_map]
 pub static DENY_HOSTS: HashMap<EndpointKey, u32, { MAX_DENIED_HOSTS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// IPv4 source prefixes of 24 bits or less: a bit for each /24. User space writes here and in the next one by `mmap`.
+/// IPv4 source prefixes of 24 bits or less: a bit for each /24. User space writes here and in the next one by `mmap`, and puts
+/// them in the place of variables (`filter.rs`), for which a table has to be one element.
 #[btf_map]
-pub static DENY_V4_NETWORKS: Array<u64, { NETWORK_WORDS as usize }, IN_PAGES> = Array::new();
+pub static DENY_V4_NETWORKS: Array<[u64; NETWORK_WORDS as usize], 1, IN_PAGES> = Array::new();
 
 /// IPv4 source addresses and longer prefixes.
 #[btf_map]
-pub static DENY_V4_BLOCKS: Array<Bucket, { BUCKETS as usize }, IN_PAGES> = Array::new();
+pub static DENY_V4_BLOCKS: Array<[Bucket; BUCKETS as usize], 1, IN_PAGES> = Array::new();
 
 /// IPv6 source prefixes.
 #[btf_map]

@@ -2,7 +2,11 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{bindings::xdp_action, maps::lpm_trie};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    maps::lpm_trie,
+    programs::XdpContext,
+};
 use xfwd_ebpf_types::{Cause, Fragment, Headers, NetworkKey, Outcome, PortKey, ServiceKey, Settings};
 
 use crate::{
@@ -72,24 +76,68 @@ const _: () = assert!(size_of::<NetworkKey>() == 20 && size_of::<NetworkQuery>()
 const _: () = assert!(size_of::<PortKey>() == size_of::<PortQuery>());
 
 /// Decides on one packet, counts the cause, and returns the XDP action.
+///
+/// What is dropped for its IPv4 source address is dropped here, by a program that is short and needs hardly a register or a word of
+/// stack; what takes more is in functions of their own.
 #[inline(always)]
 pub fn steer(packet: &Packet) -> u32 {
+    let (denied, verdicts) = (filter::denied_kinds(), filter::source_verdicts());
+    if (denied | verdicts) != 0
+        && let Some(ipv4) = packet.plain_ipv4()
+    {
+        let source = ipv4.source();
+        let found = filter::look_at_source(verdicts, source);
+        if filter::leads_on(found) {
+            return by_whole_source(packet.context, found, source, packet.length_at_once(&ipv4));
+        }
+        if filter::is_dropped_source(found) {
+            return drop_by_rule(packet, found, packet.length_at_once(&ipv4));
+        }
+        if filter::is_denied_ipv4(denied, source) {
+            return drop_denied();
+        }
+        return by_headers(packet.context, found);
+    }
+    by_headers(packet.context, filter::UNKNOWN)
+}
+
+/// Goes on where the upper half of the source address was not enough: `found` is its word.
+#[inline(never)]
+fn by_whole_source(context: *mut xdp_md, found: u32, source: u32, length: u64) -> u32 {
+    let found = filter::follow(found, source);
+    if filter::is_dropped_source(found) {
+        return drop_by_rule(&Packet::new(&XdpContext::new(context)), found, length);
+    }
+    if filter::is_denied_ipv4(filter::denied_kinds(), source) {
+        return drop_denied();
+    }
+    by_headers(context, found)
+}
+
+/// Drops for the rule that a word of a source address names; a `length` of 0 is not known.
+#[inline(always)]
+fn drop_by_rule(packet: &Packet, found: u32, length: u64) -> u32 {
+    filter::count(found, if length == 0 { packet.length() } else { length });
+    xdp_action::XDP_DROP
+}
+
+#[inline(always)]
+fn drop_denied() -> u32 {
+    count(Cause::DroppedDenied as u32);
+    xdp_action::XDP_DROP
+}
+
+/// Decides on a packet by all its headers; `source` is the word of its source address, or [`filter::UNKNOWN`].
+///
+/// A function that is visible from outside: those the verifier follows once, by themselves, and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn by_headers(context: *mut xdp_md, source: u32) -> u32 {
+    let packet = &Packet::new(&XdpContext::new(context));
     if let Some(room) = takes_unseen() {
         return redirect(packet, Cause::SteeredAll, room);
     }
-    let mut source = filter::UNKNOWN;
-    if let Some(address) = packet.plain_ipv4_source() {
-        source = filter::look_at_source(address);
-        if filter::drops_by_source(packet, source) {
-            return xdp_action::XDP_DROP;
-        }
-        if filter::is_denied_ipv4(address) {
-            count(Cause::DroppedDenied as u32);
-            return xdp_action::XDP_DROP;
-        }
-    }
     let source = forget(source.into(), packet.queue().into()) as u32;
-    let packet = &packet.forget_length();
     let headers = forget_path(packet, parse(packet));
     let outcome = headers.outcome();
     let is_arp = outcome as u8 == Outcome::NotIp as u8 && headers.ethertype == ETHERTYPE_ARP;
