@@ -133,11 +133,13 @@ impl Stage for Balance {
         self.now = self.clock.tick(self.instant);
         self.port = batch.port();
         self.has_processed = true;
+        // Held here, since `self` is changed meanwhile.
+        let state = Arc::clone(&self.state);
         let (mut to_look_at, mut to_judge) = (batch.undecided(), batch.undecided());
         let mut ahead = 0;
         loop {
             if let Some(index) = to_look_at.next() {
-                self.look(index, batch.packet(index));
+                self.look(&state, index, batch.packet(index));
                 ahead += 1;
                 if ahead <= AHEAD {
                     continue;
@@ -147,7 +149,7 @@ impl Stage for Balance {
             let Looked { kind, service, asked } = self.looked[index];
             let packet = batch.packet_mut(index);
             let verdict = match kind {
-                Kind::Flow => self.flow(packet, service, asked),
+                Kind::Flow => self.flow(&state, packet, service, asked),
                 Kind::Nothing => continue,
                 Kind::NatFlow => self.nat_flow(packet, service, asked.key()),
                 Kind::Reply => self.reply(packet),

@@ -130,9 +130,14 @@ impl BalanceState {
     /// The slot of a member that keeps its flows; `None` when the flow has to be given to another.
     #[inline(always)]
     pub fn keeper(&self, member: MemberRef) -> Option<u32> {
-        let slot = member.slot();
-        let state = self.members.get(slot as usize)?;
-        (state.generation == member.generation() && state.keeps_flows).then_some(slot)
+        self.keeping(member).map(|_| member.slot())
+    }
+
+    /// As [`keeper`](Self::keeper), the member itself.
+    #[inline(always)]
+    pub fn keeping(&self, member: MemberRef) -> Option<&MemberState> {
+        let state = self.members.get(member.slot() as usize)?;
+        (state.generation == member.generation() && state.keeps_flows).then_some(state)
     }
 }
 
