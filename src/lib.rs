@@ -103,6 +103,7 @@ pub mod config;
 pub mod health;
 mod hints;
 pub mod kernel;
+mod lanes;
 #[cfg(feature = "offline")]
 pub mod offline;
 pub mod packet;

@@ -6,8 +6,10 @@ mod support;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use xfwd::packet::parse;
-use xfwd::stages::filter::{Classifier, Facts, Form, Rule, linear};
+use xfwd::packet::{Outcome, parse};
+use xfwd::pipeline::{DropReason, Verdict};
+use xfwd::stages::filter::{Action, Classifier, Facts, FilterControl, Form, Rule, linear};
+use xfwd::testing::Harness;
 
 use support::{classbench, packets, rules};
 
@@ -88,6 +90,58 @@ proptest! {
                 prop_assert_eq!(&found, &expected, "{:?} {:?}", classifier.form(), facts);
             }
         }
+    }
+}
+
+/// ARP and neighbour discovery, which no rule is asked about.
+fn is_exempt(packet: &[u8]) -> bool {
+    let headers = parse(packet, packet.len());
+    (headers.outcome() == Outcome::NotIp && headers.ethertype == 0x0806)
+        || (headers.ip_version == 6 && headers.protocol == 58 && (133..=137).contains(&headers.icmp_type))
+}
+
+/// Runs packets through the stage, and says the same of verdicts and counters as the list does.
+fn stage_is_the_list(list: &[Rule], packets: &[Vec<u8>]) {
+    let list: Vec<Rule> = list.iter().cloned().map(|rule| Rule { rate: None, ..rule }).collect();
+    let mut control = FilterControl::new(list.clone());
+    let found = Harness::new(control.stage()).run(packets).packets;
+    let mut counted = vec![0; list.len()];
+    for (packet, found) in packets.iter().zip(found) {
+        let facts = facts(packet);
+        let rule = match is_exempt(packet) {
+            true => None,
+            false => linear::decide(&list, &facts, |_| true, |rule| counted[rule] += 1),
+        };
+        let is_right = match rule.map(|rule| list[rule].action) {
+            Some(Action::Drop) => found.verdict == Verdict::Drop(DropReason::Rule),
+            Some(Action::Bounce) => matches!(
+                found.verdict,
+                Verdict::Bounce | Verdict::Drop(DropReason::NotAnswered | DropReason::Malformed)
+            ),
+            _ => found.verdict == Verdict::Continue,
+        };
+        assert!(is_right, "{:?} by {rule:?} of {facts:?}", found.verdict);
+    }
+    let counters: Vec<u64> = control.counters().iter().map(|rule| rule.packets).collect();
+    assert_eq!(counters, counted);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The stage looks up a batch at a time, TCP and UDP by a shorter way.
+    #[test]
+    fn the_stage_is_the_list(list in rules::list(40), packets in vec(rules::packet(), 100)) {
+        stage_is_the_list(&list, &packets);
+    }
+}
+
+/// Lists of one, two and three chunks, and one that is compiled to pairs.
+#[test]
+fn the_stage_is_a_list_as_operators_write_them() {
+    for count in [10, 500, 1_000, 1_500, 5_000] {
+        let list = classbench::rules(count, 5);
+        stage_is_the_list(&list, &classbench::packets(&list, 2_000, 6));
     }
 }
 

@@ -56,80 +56,95 @@ const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 /// ```
 #[inline]
 pub fn parse(linear: &[u8], packet_len: usize) -> Headers {
+    let packet_len = packet_len.max(linear.len());
     let mut headers = Headers::default();
-    parse_into(&mut headers, linear, packet_len);
-    headers
+    if common(&mut headers, linear, packet_len) { headers } else { any(linear, packet_len) }
 }
 
 /// As [`parse`], with the result where it is wanted: a copy of it would have to wait for every narrow store.
 #[inline]
 pub(crate) fn parse_into(headers: &mut Headers, linear: &[u8], packet_len: usize) {
+    let packet_len = packet_len.max(linear.len());
+    if !common(headers, linear, packet_len) {
+        *headers = any(linear, packet_len);
+    }
+}
+
+/// The common packet by a short way: untagged, whole TCP or UDP over IPv4 without options or IPv6 without extension headers, and nothing
+/// wrong with it. [`any`] finds the same in these packets, a test compares them. What makes this way shorter is that lengths are
+/// compared once and the result is written once. `packet_len` is at least that of `linear`. Says whether the packet is such a one.
+#[inline(always)]
+fn common(headers: &mut Headers, linear: &[u8], packet_len: usize) -> bool {
     const IPV4_TRANSPORT: usize = ETHERNET_BYTES + 20;
     const IPV6_TRANSPORT: usize = ETHERNET_BYTES + 40;
-    let packet_len = packet_len.max(linear.len());
-
-    // The common packet by a short way: untagged, whole TCP or UDP over IPv4 without options or IPv6 without
-    // extension headers, and nothing wrong with it. `any` finds the same in these packets, a test compares
-    // them. What makes this way shorter is that the result is written once.
-    'uncommon: {
-        let Some(header) = linear.first_chunk::<IPV4_TRANSPORT>() else {
-            break 'uncommon;
-        };
-        let ethertype = u16::from_be_bytes([header[12], header[13]]);
-        let length = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
-        let (ip_version, protocol, transport, end) = match ethertype {
-            ETHERTYPE_IPV4 => {
-                let fragment = u16::from_be_bytes([header[20], header[21]]);
-                if header[14] != 0x45 || fragment & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) != 0 {
-                    break 'uncommon;
-                }
-                (4, header[23], IPV4_TRANSPORT, ETHERNET_BYTES + length(16))
+    let Some(header) = linear.first_chunk::<IPV4_TRANSPORT>() else { return false };
+    let length = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
+    match u16::from_be_bytes([header[12], header[13]]) {
+        ETHERTYPE_IPV4 => {
+            let fragment = u16::from_be_bytes([header[20], header[21]]);
+            if header[14] != 0x45 || fragment & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET) != 0 {
+                return false;
             }
-            ETHERTYPE_IPV6 if header[14] >> 4 == 6 => {
-                (6, header[20], IPV6_TRANSPORT, IPV6_TRANSPORT + length(18))
-            }
-            _ => break 'uncommon,
-        };
-        let Some(segment) = linear.get(transport..end.min(linear.len())) else {
-            break 'uncommon;
-        };
-        let Some(first) = segment.first_chunk::<8>() else {
-            break 'uncommon;
-        };
-        let (tcp_flags, header_bytes) = match protocol {
-            TCP => {
-                let Some(header) = segment.first_chunk::<20>() else {
-                    break 'uncommon;
-                };
-                (header[13], usize::from(header[12] >> 4) * 4)
-            }
-            UDP => (0, 8),
-            _ => break 'uncommon,
-        };
-        let sound = match protocol {
-            TCP => header_bytes >= 20 && header_bytes <= segment.len(),
-            _ => (8..=end - transport).contains(&usize::from(u16::from_be_bytes([first[4], first[5]]))),
-        };
-        if !sound || end > packet_len {
-            break 'uncommon;
+            let ip = (4, ETHERTYPE_IPV4, header[23], ETHERNET_BYTES + length(16));
+            common_transport::<IPV4_TRANSPORT>(headers, linear, packet_len, ip)
         }
-        *headers = Headers {
-            outcome: Outcome::Ip as u8,
-            ip_version,
-            protocol,
-            tcp_flags,
-            ethertype,
-            network_offset: ETHERNET_BYTES as u16,
-            transport_offset: transport as u16,
-            payload_offset: (transport + header_bytes) as u16,
-            src_port: u16::from_be_bytes([first[0], first[1]]),
-            dst_port: u16::from_be_bytes([first[2], first[3]]),
-            end: end as u32,
-            ..Headers::default()
-        };
-        return;
+        ETHERTYPE_IPV6 if header[14] >> 4 == 6 => {
+            let ip = (6, ETHERTYPE_IPV6, header[20], IPV6_TRANSPORT + length(18));
+            common_transport::<IPV6_TRANSPORT>(headers, linear, packet_len, ip)
+        }
+        _ => false,
     }
-    *headers = any(linear, packet_len);
+}
+
+/// The second half of [`common`], with what was found before: IP version, ethertype, protocol, and where the IP packet ends.
+#[inline(always)]
+fn common_transport<const TRANSPORT: usize>(
+    headers: &mut Headers,
+    linear: &[u8],
+    packet_len: usize,
+    (ip_version, ethertype, protocol, end): (u8, u16, u8, usize),
+) -> bool {
+    let first = linear.get(TRANSPORT..TRANSPORT + 8).and_then(|first| first.first_chunk::<8>());
+    let Some(&[src_high, src_low, dst_high, dst_low, length_high, length_low, ..]) = first else {
+        return false;
+    };
+    // What has to lie within the IP packet, by its own length.
+    let (tcp_flags, header_bytes, own_bytes) = match protocol {
+        TCP if linear.len() >= TRANSPORT + 20 => {
+            let [offset, flags] = [linear[TRANSPORT + 12], linear[TRANSPORT + 13]];
+            let header_bytes = usize::from(offset >> 4) * 4;
+            if header_bytes < 20 || TRANSPORT + header_bytes > linear.len() {
+                return false;
+            }
+            (flags, header_bytes, header_bytes)
+        }
+        UDP => {
+            let own_bytes = usize::from(u16::from_be_bytes([length_high, length_low]));
+            if own_bytes < 8 {
+                return false;
+            }
+            (0, 8, own_bytes)
+        }
+        _ => return false,
+    };
+    if TRANSPORT + own_bytes > end || end > packet_len {
+        return false;
+    }
+    *headers = Headers {
+        outcome: Outcome::Ip as u8,
+        ip_version,
+        protocol,
+        tcp_flags,
+        ethertype,
+        network_offset: ETHERNET_BYTES as u16,
+        transport_offset: TRANSPORT as u16,
+        payload_offset: (TRANSPORT + header_bytes) as u16,
+        src_port: u16::from_be_bytes([src_high, src_low]),
+        dst_port: u16::from_be_bytes([dst_high, dst_low]),
+        end: end as u32,
+        ..Headers::default()
+    };
+    true
 }
 
 /// The long way, for every packet.

@@ -12,7 +12,8 @@ const MAX_FRAMES: usize = BATCH_SIZE + MAX_FRAGMENTS;
 
 /// Whole packets, in the order of their arrival; each is one or more frames.
 pub struct Received<F> {
-    frames: ArrayVec<F, MAX_FRAMES>,
+    /// At most [`MAX_FRAMES`], for which there is memory from the beginning: a `Vec` gives them on in fewer steps than an `ArrayVec`.
+    frames: Vec<F>,
     packets: ArrayVec<Span, BATCH_SIZE>,
     limit: u8,
 }
@@ -33,7 +34,11 @@ impl<F> Default for Received<F> {
 impl<F> Received<F> {
     /// For so many packets, at most [`BATCH_SIZE`].
     pub fn with_limit(packets: usize) -> Self {
-        Self { frames: ArrayVec::new(), packets: ArrayVec::new(), limit: packets.min(BATCH_SIZE) as u8 }
+        Self {
+            frames: Vec::with_capacity(MAX_FRAMES),
+            packets: ArrayVec::new(),
+            limit: packets.min(BATCH_SIZE) as u8,
+        }
     }
 
     /// Sets for how many packets there is room in all, at most [`BATCH_SIZE`], and gives what it was before: for a port around another one
@@ -67,8 +72,23 @@ impl<F> Received<F> {
     /// When there is no [`room`](Received::room).
     #[inline]
     pub fn push(&mut self, frame: F, len: u32) {
+        assert!(self.frames.len() < MAX_FRAMES, "no room for a frame");
         self.frames.push(frame);
         self.packets.push(Span { frames: 1, len });
+    }
+
+    /// Adds packets of one frame each; `len_of` says how many bytes were received into a frame, as with [`push`](Received::push).
+    ///
+    /// # Panics
+    ///
+    /// When there is no [`room`](Received::room).
+    #[inline]
+    pub(crate) fn extend(&mut self, frames: impl ExactSizeIterator<Item = F>, len_of: impl Fn(&F) -> u32) {
+        assert!(frames.len() <= self.room(), "no room for so many packets");
+        let before = self.frames.len();
+        self.frames.extend(frames);
+        let added = &self.frames[before..];
+        self.packets.extend(added.iter().map(|frame| Span { frames: 1, len: len_of(frame) }));
     }
 
     /// Adds a packet of several frames, at most [`MAX_FRAGMENTS`], which `len` bytes were received into, room in front of the
@@ -80,7 +100,9 @@ impl<F> Received<F> {
     #[inline]
     pub fn push_fragments(&mut self, frames: impl Iterator<Item = F>, len: u32) {
         let before = self.frames.len();
-        self.frames.extend(frames);
+        // Never more than there is memory for, whatever a port does.
+        self.frames.extend(frames.take(MAX_FRAMES + 1 - before));
+        assert!(self.frames.len() <= MAX_FRAMES, "no room for so many frames");
         self.packets.push(Span { frames: (self.frames.len() - before) as u8, len });
     }
 
@@ -149,8 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_one_frame_are_taken_at_once() {
+    fn packets_of_one_frame_are_added_and_taken_at_once() {
         let mut received = Received::default();
+        received.push('a', 60);
+        received.extend(['b', 'c'].into_iter(), |frame| *frame as u32);
+        let lengths: Vec<_> = received.packets_mut().map(|(_, len)| len).collect();
+        assert_eq!(lengths, [60, 'b' as u32, 'c' as u32]);
+        received.drain_single().unwrap().for_each(drop);
         ['a', 'b'].into_iter().for_each(|frame| received.push(frame, 60));
         assert_eq!(received.drain_single().unwrap().collect::<Vec<_>>(), ['a', 'b']);
         assert!(received.is_empty() && received.room() == BATCH_SIZE);

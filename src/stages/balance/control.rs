@@ -20,7 +20,7 @@ use super::nat::{NatPool, NatWorker};
 use super::service::{BackendState, BalancedBackend, BalancedService, Egress, Forward};
 use super::services::Services;
 use super::stage::{Balance, Nat, StageCounters};
-use super::state::{BalanceState, ServiceState, ServiceTable, Way};
+use super::state::{BalanceState, ServiceState, ServiceTable, Way, WorkerState};
 use super::tables::{self, Blueprint, Built};
 use super::way::{Tunnel, TunnelKind};
 use crate::packet::MacAddress;
@@ -116,9 +116,9 @@ pub(super) struct Settings {
 #[derive(Clone, Debug)]
 pub(super) struct Mailbox {
     /// The newest state, until the worker takes it.
-    pub news: Arc<ArrayQueue<Arc<BalanceState>>>,
+    pub news: Arc<ArrayQueue<WorkerState>>,
     /// States that the worker is done with.
-    pub used: Arc<ArrayQueue<Arc<BalanceState>>>,
+    pub used: Arc<ArrayQueue<WorkerState>>,
 }
 
 #[derive(Debug)]
@@ -195,7 +195,7 @@ impl BalanceControl {
     /// When there is no such worker.
     pub fn stage(&self, worker: usize) -> Balance {
         let side = &self.workers[worker];
-        let state = Arc::new(self.inner().state());
+        let state = Arc::new(Arc::new(self.inner().state()));
         let nat = side.nat.lock().unwrap_or_else(PoisonError::into_inner).take();
         Balance::new(worker, state, side.mailbox.clone(), Arc::clone(&side.counters), &self.settings, nat)
     }
@@ -323,7 +323,7 @@ impl BalanceControl {
         let state = Arc::new(inner.state());
         for side in &self.workers {
             // One that was not taken is freed here.
-            drop(side.mailbox.news.force_push(Arc::clone(&state)));
+            drop(side.mailbox.news.force_push(Arc::new(Arc::clone(&state))));
         }
     }
 }

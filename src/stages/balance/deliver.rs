@@ -1,30 +1,38 @@
 //! The second look: which backend a packet goes to, and how.
 
+use std::sync::Arc;
+
 use super::answers::Answer;
 use super::choose;
 use super::connections::{Asked, Event, Found, Insertion};
 use super::mss::clamp_mss;
 use super::service::NoBackend;
 use super::stage::Balance;
-use super::state::{MemberRef, Way};
+use super::state::{BalanceState, MemberRef, MemberState, Way};
 use super::way::{EncapsulateError, Fit, Hop, fit, pass_hop, write_link};
 use crate::packet::{FiveTuple, Tcp, flow_hash_of};
 use crate::pipeline::{DropReason, Packet, Verdict};
 
 impl Balance {
-    /// A whole packet to a service, `nat` excepted.
+    /// A whole packet to a service, `nat` excepted. `state` is that of the stage.
     #[inline(always)]
-    pub(super) fn flow(&mut self, packet: &mut Packet<'_>, service: u32, asked: Asked) -> Verdict {
+    pub(super) fn flow(
+        &mut self,
+        state: &BalanceState,
+        packet: &mut Packet<'_>,
+        service: u32,
+        asked: Asked,
+    ) -> Verdict {
         let event = Event::of(packet.headers());
         let found = self.connections.find_asked(asked, self.now, event);
-        let slot = match self.kept(found) {
-            Some(slot) => slot,
+        let member = match kept(state, found) {
+            Some(member) => member,
             None => match self.new_flow(packet, service, asked.key(), found, event) {
-                Ok(slot) => slot,
+                Ok(slot) => &state.members[slot as usize],
                 Err(verdict) => return verdict,
             },
         };
-        self.send(packet, slot, service)
+        self.send_to(member, packet, service)
     }
 
     /// The slot of the member that a flow belongs to; to which it is given here if it had none.
@@ -38,17 +46,11 @@ impl Balance {
     ) -> Result<u32, Verdict> {
         let event = Event::of(packet.headers());
         let found = self.connections.find(key, self.now, event);
-        match self.kept(found) {
+        let kept = found.filter(|found| !found.restarted);
+        match kept.and_then(|found| self.state.keeper(MemberRef(found.value))) {
             Some(slot) => Ok(slot),
             None => self.give(packet, tuple, service, key, found, event),
         }
-    }
-
-    /// The slot of the member with which a flow stays, by what the connection table has.
-    #[inline(always)]
-    fn kept(&self, found: Option<Found>) -> Option<u32> {
-        let found = found.filter(|found| !found.restarted)?;
-        self.state.keeper(MemberRef(found.value))
     }
 
     #[inline(never)]
@@ -111,9 +113,14 @@ impl Balance {
     }
 
     /// Sends a packet to a member by its way, `nat` excepted.
-    #[inline(always)]
     pub(super) fn send(&mut self, packet: &mut Packet<'_>, slot: u32, service: u32) -> Verdict {
-        let member = &self.state.members[slot as usize];
+        let state = Arc::clone(&self.state);
+        self.send_to(&state.members[slot as usize], packet, service)
+    }
+
+    /// As [`send`](Self::send).
+    #[inline(always)]
+    fn send_to(&mut self, member: &MemberState, packet: &mut Packet<'_>, service: u32) -> Verdict {
         let Some(hop) = &member.hop else { return Verdict::Drop(DropReason::NoNeighbour) };
         match &member.way {
             Way::Dsr => {
@@ -131,13 +138,12 @@ impl Balance {
                 member.counts[self.worker].sent(len);
                 self.out_of(hop.port)
             }
-            _ => self.send_by_tunnel(packet, slot, service),
+            _ => self.send_by_tunnel(member, packet, service),
         }
     }
 
     #[inline(never)]
-    fn send_by_tunnel(&mut self, packet: &mut Packet<'_>, slot: u32, service: u32) -> Verdict {
-        let member = &self.state.members[slot as usize];
+    fn send_by_tunnel(&mut self, member: &MemberState, packet: &mut Packet<'_>, service: u32) -> Verdict {
         let (Way::Tunnel(tunnel), Some(hop)) = (&member.way, &member.hop) else {
             return Verdict::Drop(DropReason::NoNeighbour);
         };
@@ -187,4 +193,11 @@ impl Balance {
     pub(super) fn answer(&mut self, packet: &mut Packet<'_>, answer: Answer, reason: DropReason) -> Verdict {
         self.answers.give(packet, answer, reason, self.instant, &self.counters.answers)
     }
+}
+
+/// The member with which a flow stays, by what the connection table has.
+#[inline(always)]
+fn kept(state: &BalanceState, found: Option<Found>) -> Option<&MemberState> {
+    let found = found.filter(|found| !found.restarted)?;
+    state.keeping(MemberRef(found.value))
 }

@@ -4,6 +4,7 @@ use super::connections::Asked;
 use super::nat::{SessionId, tuple_with_ports};
 use super::services::OfVip;
 use super::stage::Balance;
+use super::state::BalanceState;
 use crate::packet::protocol::{ICMP, ICMPV6, TCP, UDP};
 use crate::packet::{FiveTuple, FlowWords, Fragment, Outcome};
 use crate::pipeline::Packet;
@@ -45,7 +46,7 @@ const NAT_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Balance {
     #[inline(always)]
-    pub(super) fn look(&mut self, index: usize, packet: &Packet<'_>) {
+    pub(super) fn look(&mut self, state: &BalanceState, index: usize, packet: &Packet<'_>) {
         let headers = packet.headers();
         self.looked[index].kind = Kind::Nothing;
         if headers.outcome != Outcome::Ip as u8 {
@@ -54,10 +55,8 @@ impl Balance {
         let kind = match headers.protocol {
             TCP | UDP if headers.fragment == Fragment::No as u8 => {
                 let Some(flow) = FlowWords::of(packet.bytes(), headers) else { return };
-                if let Some(service) =
-                    self.state.lookup.find_words(flow.dst, headers.protocol, headers.dst_port)
-                {
-                    let is_nat = self.state.services[service].is_nat;
+                if let Some(service) = state.lookup.find_words(flow.dst, headers.protocol, headers.dst_port) {
+                    let is_nat = state.services[service].is_nat;
                     let key = flow.hash_with(&self.flow_key) ^ if is_nat { NAT_KEY } else { 0 };
                     let looked = &mut self.looked[index];
                     looked.asked = self.connections.ask(key);

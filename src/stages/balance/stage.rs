@@ -19,7 +19,7 @@ use super::fragments::{DEFAULT_CAPACITY, FragmentCounters, FragmentTable};
 use super::last_hop::LastHops;
 use super::look::{Kind, Looked};
 use super::nat::{NatCounters, NatWorker, SessionId};
-use super::state::BalanceState;
+use super::state::WorkerState;
 use super::way::Identification;
 use crate::packet::HashKey;
 use crate::pipeline::{BATCH_SIZE, Batch, Counter, PortIndex, Stage, Verdict};
@@ -38,7 +38,7 @@ const NEAR: usize = 8;
 /// The stage: one instance a worker.
 pub struct Balance {
     pub(super) worker: usize,
-    pub(super) state: Arc<BalanceState>,
+    pub(super) state: WorkerState,
     mailbox: Mailbox,
     pub(super) counters: Arc<StageCounters>,
     pub(super) connections: ConnectionTable,
@@ -90,7 +90,7 @@ pub struct StageCounters {
 impl Balance {
     pub(super) fn new(
         worker: usize,
-        state: Arc<BalanceState>,
+        state: WorkerState,
         mailbox: Mailbox,
         counters: Arc<StageCounters>,
         settings: &Settings,
@@ -141,11 +141,13 @@ impl Stage for Balance {
         self.now = self.clock.tick(self.instant);
         self.port = batch.port();
         self.has_processed = true;
+        // Held here, since `self` is changed meanwhile.
+        let state = Arc::clone(&self.state);
         let (mut to_look_at, mut to_judge) = (batch.undecided(), batch.undecided());
         let mut ahead = 0;
         loop {
             if let Some(index) = to_look_at.next() {
-                self.look(index, batch.packet(index));
+                self.look(&state, index, batch.packet(index));
                 ahead += 1;
                 if ahead <= AHEAD {
                     continue;
@@ -160,7 +162,7 @@ impl Stage for Balance {
             let Looked { kind, number, asked } = self.looked[index];
             let packet = batch.packet_mut(index);
             let verdict = match kind {
-                Kind::Flow => self.flow(packet, number, asked),
+                Kind::Flow => self.flow(&state, packet, number, asked),
                 Kind::Nothing => continue,
                 Kind::NatFlow => self.nat_flow(packet, number, asked),
                 Kind::Reply => self.reply(packet, SessionId(number)),

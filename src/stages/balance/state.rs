@@ -24,6 +24,9 @@ pub(super) struct BalanceState {
     pub ports: Arc<[MacAddress]>,
 }
 
+/// The handle of one worker. It is held for each batch, and counting that where all workers count would have them wait for each other.
+pub(super) type WorkerState = Arc<Arc<BalanceState>>;
+
 #[derive(Clone, Debug)]
 pub(super) struct ServiceState {
     /// `None` when no backend takes new flows.
@@ -130,9 +133,14 @@ impl BalanceState {
     /// The slot of a member that keeps its flows; `None` when the flow has to be given to another.
     #[inline(always)]
     pub fn keeper(&self, member: MemberRef) -> Option<u32> {
-        let slot = member.slot();
-        let state = self.members.get(slot as usize)?;
-        (state.generation == member.generation() && state.keeps_flows).then_some(slot)
+        self.keeping(member).map(|_| member.slot())
+    }
+
+    /// As [`keeper`](Self::keeper), the member itself.
+    #[inline(always)]
+    pub fn keeping(&self, member: MemberRef) -> Option<&MemberState> {
+        let state = self.members.get(member.slot() as usize)?;
+        (state.generation == member.generation() && state.keeps_flows).then_some(state)
     }
 }
 

@@ -6,7 +6,7 @@ use crossbeam::utils::CachePadded;
 
 use super::policer::Policers;
 use super::{Action, Classifier, Filter, Rule};
-use crate::pipeline::Counter;
+use crate::pipeline::{Counter, DropReason, Verdict};
 
 /// A compiled list; the same for all workers, and read only, but for the policers.
 #[derive(Debug)]
@@ -14,11 +14,43 @@ pub(super) struct Compiled {
     pub actions: Vec<Action>,
     /// Rules that are counted here: the others were counted in the XDP program.
     pub counted: Vec<bool>,
+    /// By what was found for a packet ahead ([`Lookups::first`](super::classifier::Lookups::first)), one for each rule and two more.
+    pub steps: Vec<Step>,
     pub classifier: Classifier,
     pub policers: Policers,
 }
 
-/// What the rules did in one worker.
+/// What becomes of a packet by what was found for it ahead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub verdict: Verdict,
+    /// Whether that is all: no other rule has to be asked, nothing else to be done.
+    pub is_final: bool,
+    /// Where it is counted.
+    pub counted_at: u32,
+}
+
+/// One for each rule, one for packets without, and one for those of which nothing is known.
+fn steps(rules: &[Rule], counted: &[bool], classifier: &Classifier) -> Vec<Step> {
+    let nowhere = rules.len() as u32;
+    let step = |verdict, is_final| Step { verdict, is_final, counted_at: nowhere };
+    let of_rules = rules.iter().enumerate().map(|(index, rule)| {
+        let (verdict, decides) = match rule.action {
+            Action::Drop => (Verdict::Drop(DropReason::Rule), true),
+            Action::Accept => (Verdict::Continue, true),
+            _ => (Verdict::Continue, false),
+        };
+        let counted_at = if counted[index] { index as u32 } else { nowhere };
+        Step {
+            verdict,
+            is_final: decides && rule.rate.is_none() && classifier.says_all_of(index),
+            counted_at,
+        }
+    });
+    of_rules.chain([step(Verdict::Continue, true), step(Verdict::Continue, false)]).collect()
+}
+
+/// What the rules did in one worker, and behind them what nobody wants to know.
 #[derive(Debug)]
 pub(super) struct WorkerCounts(CachePadded<Vec<Counts>>);
 
@@ -89,14 +121,16 @@ impl FilterControl {
     pub fn stage(&mut self) -> Filter {
         let Self { rules, counted, compiled, workers } = self;
         let compiled = compiled.get_or_insert_with(|| {
+            let classifier = Classifier::new(rules);
             Arc::new(Compiled {
+                steps: steps(rules, counted, &classifier),
                 counted: counted.clone(),
-                classifier: Classifier::new(rules),
+                classifier,
                 policers: Policers::new(rules.iter().map(|rule| rule.rate.as_ref())),
                 actions: rules.iter().map(|rule| rule.action).collect(),
             })
         });
-        let counts = rules.iter().map(|_| Counts::default()).collect();
+        let counts = (0..=rules.len()).map(|_| Counts::default()).collect();
         let counts = Arc::new(WorkerCounts(CachePadded::new(counts)));
         workers.push(Arc::clone(&counts));
         Filter::new(Arc::clone(compiled), counts)
@@ -108,6 +142,7 @@ impl FilterControl {
     ///
     /// When there is no such rule.
     pub fn packets(&self, rule: usize) -> u64 {
+        assert!(rule < self.rules.len(), "there are fewer rules");
         self.workers.iter().map(|worker| worker.0[rule].packets.get()).sum()
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::classifier::Lookups;
-use super::control::{Compiled, WorkerCounts};
+use super::control::{Compiled, Step, WorkerCounts};
 use super::policer::{Seen, Ticks};
 use super::{Action, Facts, is_exempt};
 use crate::packet::Headers;
@@ -26,8 +26,9 @@ impl Filter {
         Self { compiled, counts, has_policers }
     }
 
-    #[inline(always)]
-    fn judge(&self, index: usize, packet: &mut Packet<'_>, now: Ticks, lookups: &mut Lookups<'_>) -> Verdict {
+    /// Rule after rule that matches.
+    #[inline(never)]
+    fn judge(&self, packet: &mut Packet<'_>, now: Ticks, lookups: &mut Lookups<'_>) -> Verdict {
         let Compiled { actions, counted, .. } = &*self.compiled;
         let len = packet.len() as u64;
         let (headers, bytes) = packet.headers_and_bytes();
@@ -36,7 +37,7 @@ impl Filter {
             return Verdict::Continue;
         }
         let mut start = 0;
-        while let Some(rule) = lookups.next_match(index, bytes, headers, start) {
+        while let Some(rule) = lookups.next_match(bytes, headers, start) {
             start = rule + 1;
             if self.has_policers && !self.acts(rule, bytes, len, headers, now) {
                 continue;
@@ -73,9 +74,17 @@ impl Stage for Filter {
 
     fn process(&mut self, batch: &mut Batch<'_>) {
         let now = if self.has_policers { self.compiled.policers.ticks(batch.now()) } else { Ticks::NONE };
-        let mut lookups = Lookups::of(&self.compiled.classifier, batch);
+        let Compiled { steps, actions, classifier, .. } = &*self.compiled;
+        let mut lookups = Lookups::of(classifier, actions.len(), batch);
         for index in batch.undecided() {
-            let verdict = self.judge(index, batch.packet_mut(index), now, &mut lookups);
+            let packet = batch.packet_mut(index);
+            let Step { verdict, is_final, counted_at } = steps[lookups.first(index)];
+            let verdict = if is_final {
+                self.counts.count(counted_at as usize, packet.len() as u64);
+                verdict
+            } else {
+                self.judge(packet, now, &mut lookups)
+            };
             batch.decide(index, verdict);
         }
     }

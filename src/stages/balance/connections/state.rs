@@ -26,10 +26,10 @@ impl Event {
         if headers.protocol != TCP {
             return Self::Udp;
         }
-        if headers.fragment() != Fragment::No {
+        let flags = headers.tcp_flags;
+        if flags & (Tcp::FIN | Tcp::RST | Tcp::SYN) == 0 || headers.fragment() != Fragment::No {
             return Self::Data;
         }
-        let flags = headers.tcp_flags;
         if flags & (Tcp::FIN | Tcp::RST) != 0 {
             Self::Fin
         } else if flags & (Tcp::SYN | Tcp::ACK) == Tcp::SYN {

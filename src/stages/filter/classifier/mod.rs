@@ -21,7 +21,7 @@ use super::linear::holds_with;
 use super::{Facts, Match, PrefixSet, Rule};
 use crate::packet::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::packet::{Fragment, Headers, Outcome};
-use crate::pipeline::{BATCH_SIZE, Batch};
+use crate::pipeline::Batch;
 use pairs::Pairs;
 use vectors::Vectors;
 
@@ -129,6 +129,14 @@ impl Classifier {
         }
     }
 
+    /// Whether all that a rule asks for is looked up ahead for a batch ([`Lookups::first`]).
+    pub(super) fn says_all_of(&self, rule: usize) -> bool {
+        match &self.compiled {
+            Compiled::Vectors(vectors) => vectors.say_all_of(rule),
+            Compiled::Pairs(_) => false,
+        }
+    }
+
     /// Bytes of memory that a lookup may touch.
     pub fn memory_bytes(&self) -> usize {
         match &self.compiled {
@@ -164,50 +172,42 @@ impl Address {
 pub(super) struct Lookups<'c> {
     compiled: &'c Compiled,
     last: Destination<'c>,
-    /// By packet; in the form of vectors.
-    rows: [vectors::Row; BATCH_SIZE],
+    short: vectors::Short,
 }
 
 impl<'c> Lookups<'c> {
     /// What can be looked up for all packets of a batch ahead: so their searches overlap in the processor, and what they wait for
     /// is not waited for once a packet.
-    #[inline]
-    pub fn of(classifier: &'c Classifier, batch: &Batch<'_>) -> Self {
+    #[inline(always)]
+    pub fn of(classifier: &'c Classifier, rules: usize, batch: &Batch<'_>) -> Self {
         let compiled = &classifier.compiled;
-        let rows = [vectors::Row::default(); BATCH_SIZE];
-        let mut lookups = Self { compiled, last: Destination::of(classifier), rows };
+        let [no_rule, unknown] = [rules as u32, rules as u32 + 1];
+        let mut lookups =
+            Self { compiled, last: Destination::of(classifier), short: vectors::Short::none(unknown) };
         if let Compiled::Vectors(vectors) = compiled {
-            for index in batch.undecided() {
-                let packet = batch.packet(index);
-                let (bytes, headers) = (packet.bytes(), packet.headers());
-                let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
-                let last = &mut lookups.last;
-                if packet.dst != last.address {
-                    last.address = packet.dst;
-                    last.vector = vectors.destination(packet.dst);
-                }
-                let row = vectors.row(&packet, last.vector);
-                vectors.prefetch(&row);
-                lookups.rows[index] = row;
-            }
+            lookups.short.look_up(vectors, batch, no_rule);
         }
         lookups
     }
 
-    /// The first rule from `start` on that matches the packet at `index`, which has these bytes.
+    /// What was found ahead for the packet at `index`: the first rule by what the short way looks at, which is all that a rule asks for if the
+    /// [classifier says so](Classifier::says_all_of). The number of rules stands for none of them, the one behind it for "ask
+    /// [`next_match`](Self::next_match)".
     #[inline(always)]
-    pub fn next_match(
-        &mut self,
-        index: usize,
-        bytes: &[u8],
-        headers: &Headers,
-        start: usize,
-    ) -> Option<usize> {
+    pub fn first(&self, index: usize) -> usize {
+        self.short.first(index) as usize
+    }
+
+    /// The first rule from `start` on that matches the packet of these bytes.
+    #[inline(always)]
+    pub fn next_match(&mut self, bytes: &[u8], headers: &Headers, start: usize) -> Option<usize> {
         let facts = || Facts::of(bytes, headers);
+        let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
         match self.compiled {
-            Compiled::Vectors(vectors) => vectors.search(&self.rows[index], &facts, start),
+            Compiled::Vectors(vectors) => {
+                vectors.search(&vectors.row(&packet, vectors.destination(packet.dst)), &facts, start)
+            }
             Compiled::Pairs(pairs) => {
-                let packet = Packet::of(bytes, headers).unwrap_or_else(|| Packet::of_any(bytes, headers));
                 let last = &mut self.last;
                 if packet.dst != last.address {
                     last.address = packet.dst;
@@ -219,11 +219,10 @@ impl<'c> Lookups<'c> {
     }
 }
 
-/// What holds for the destination of the packet before: packets to the same address, such as that of a service, often come in a row.
+/// What holds for the destination of the packet before, in the form of pairs: packets to the same address, such as that of a service, often
+/// come in a row.
 struct Destination<'c> {
     address: Address,
-    /// One of these, by form.
-    vector: vectors::Vector,
     labels: &'c [pairs::Label],
 }
 
@@ -231,11 +230,11 @@ impl<'c> Destination<'c> {
     /// Of a classifier, before the first packet.
     fn of(classifier: &'c Classifier) -> Self {
         let address = Address::None;
-        let (vector, labels): (_, &[_]) = match &classifier.compiled {
-            Compiled::Vectors(vectors) => (vectors.destination(address), &[]),
-            Compiled::Pairs(pairs) => (vectors::Vector::default(), pairs.destination(address)),
+        let labels: &[_] = match &classifier.compiled {
+            Compiled::Vectors(_) => &[],
+            Compiled::Pairs(pairs) => pairs.destination(address),
         };
-        Self { address, vector, labels }
+        Self { address, labels }
     }
 }
 

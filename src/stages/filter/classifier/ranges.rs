@@ -91,6 +91,11 @@ impl<T: Bits, V: Copy> Ranges<T, V> {
         self.values[at]
     }
 
+    /// Steps of a search.
+    pub fn steps(&self) -> u32 {
+        usize::BITS - self.first_step.leading_zeros()
+    }
+
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&self.starts[..]) + size_of_val(&self.values[..]) + size_of_val(&self.index[..])
     }

@@ -32,6 +32,14 @@ impl Intern {
         Some(number)
     }
 
+    /// The number of what two vectors have in common; `None` if there are no more numbers.
+    pub fn join(&mut self, Vector(one): Vector, Vector(other): Vector) -> Option<Vector> {
+        let [one, other] = [one, other].map(|number| &self.vectors[usize::from(number) * self.chunks..]);
+        let joined: Vec<Chunk> =
+            one.iter().zip(other).take(self.chunks).map(|(one, other)| Chunk::joined([one, other])).collect();
+        self.number(&joined)
+    }
+
     /// All vectors, by number.
     pub fn into_vectors(self) -> Vec<Chunk> {
         self.vectors

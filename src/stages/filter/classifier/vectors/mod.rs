@@ -5,33 +5,33 @@
 //! the first rule that matches, unless that asks for more than the five fields ([`Rest`]), which is then asked by itself.
 //!
 //! A lookup is five loads or searches of a length that is the same for all packets ([`Ranges`]), and the AND of one cache line a field
-//! for 512 rules. Nothing in it depends on the packet but the last step, so a processor has nothing to guess.
+//! for 512 rules. Nothing in it depends on the packet but the last step, so a processor has nothing to guess. Nearly all packets are TCP or
+//! UDP, for which source port and protocol are one lookup, and a batch is looked up as a whole ([`short`]).
 //!
 //! Source: Lakshman and Stiliadis, High-Speed Policy-based Packet Forwarding Using Efficient Multi-dimensional Range Matching
 //! (SIGCOMM 1998).
 
+mod chunk;
 mod intern;
+mod levels;
+mod short;
 mod sweep;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::super::{Action, Facts, Match, PrefixSet, Rule};
 use super::ranges::Ranges;
 use super::{Address, Packet, Rest};
-use crate::hints::prefetch;
+use crate::lanes::{self, Lanes};
+use crate::packet::protocol::{TCP, UDP};
+use chunk::{Chunk, RULES, WORDS};
 use intern::Intern;
+use levels::Levels;
+pub(super) use short::Short;
 use sweep::{Cuts, Field};
 
-/// Words of a chunk: as many as a cache line has.
-const WORDS: usize = 8;
-/// Rules of a chunk.
-const RULES: usize = WORDS * 64;
-
-/// 512 bits, one a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(align(64))]
-struct Chunk([u64; WORDS]);
-
 /// Number of a vector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Vector(u16);
 
 /// The vectors of a packet.
@@ -52,6 +52,8 @@ pub(super) struct Vectors {
     src_port: Numbers,
     dst_port: Numbers,
     protocol: Numbers,
+    /// Of TCP and of UDP: from the source port to what it and the protocol have in common.
+    carried: [Numbers; 2],
     /// Chunks of a vector.
     chunks: usize,
     /// All vectors, one behind the other.
@@ -91,12 +93,16 @@ impl Vectors {
         let chunks = rules.len().div_ceil(RULES).max(1);
         let mut intern = Intern::new(chunks);
         let [src, dst, src_port, dst_port, protocol] = &fields;
+        let src_port = Numbers::new(src_port, u16::MAX.into(), &mut intern)?;
+        let protocol = Numbers::new(protocol, u8::MAX.into(), &mut intern)?;
+        let [tcp, udp] = [TCP, UDP].map(|number| src_port.joined(protocol.find(number.into()), &mut intern));
         Some(Self {
             src: Addresses::new(src, &mut intern)?,
             dst: Addresses::new(dst, &mut intern)?,
-            src_port: Numbers::new(src_port, u16::MAX.into(), &mut intern)?,
+            src_port,
             dst_port: Numbers::new(dst_port, u16::MAX.into(), &mut intern)?,
-            protocol: Numbers::new(protocol, u8::MAX.into(), &mut intern)?,
+            protocol,
+            carried: [tcp?, udp?],
             chunks,
             vectors: intern.into_vectors(),
             rest,
@@ -121,40 +127,19 @@ impl Vectors {
         }
     }
 
-    /// Asks for the memory that differs most from packet to packet, before it is needed.
-    #[inline(always)]
-    pub fn prefetch(&self, row: &Row) {
-        for chunk in self.chunks_of(row.src).iter().take(MOST_PREFETCHED) {
-            prefetch(chunk);
-        }
-    }
-
     /// The first rule from `start` on that matches the packet with these vectors.
     #[inline(always)]
     pub fn search(&self, row: &Row, facts: &impl Fn() -> Facts, start: usize) -> Option<usize> {
-        let [src, dst] = [row.src, row.dst].map(|vector| self.chunks_of(vector));
-        let [src_port, dst_port] = [row.src_port, row.dst_port].map(|vector| self.chunks_of(vector));
-        let protocol = self.chunks_of(row.protocol);
-        for chunk in start / RULES..self.chunks {
-            let mut left = Chunk(std::array::from_fn(|word| {
-                src[chunk].0[word]
-                    & dst[chunk].0[word]
-                    & src_port[chunk].0[word]
-                    & dst_port[chunk].0[word]
-                    & protocol[chunk].0[word]
-            }));
-            if start > chunk * RULES {
-                left.clear_below(start % RULES);
-            }
-            while let Some(bit) = left.first() {
-                let rule = chunk * RULES + bit;
-                match &self.rest[rule] {
-                    Some(rest) if !rest_holds(rest, facts) => left.clear(bit),
-                    _ => return Some(rule),
-                }
-            }
-        }
-        None
+        let Row { src, dst, src_port, dst_port, protocol } = *row;
+        let fields = [src, dst, src_port, dst_port, protocol].map(|vector| self.chunks_of(vector));
+        let mut found = None;
+        lanes::with_widest(Search { fields, rest: &self.rest, facts, start, found: &mut found });
+        found
+    }
+
+    /// Whether the vectors say all that a rule asks for.
+    pub fn say_all_of(&self, rule: usize) -> bool {
+        self.rest[rule].is_none()
     }
 
     #[inline(always)]
@@ -179,8 +164,8 @@ impl Vectors {
         self.vector_bytes()
             + self.src.memory_bytes()
             + self.dst.memory_bytes()
-            + [&self.src_port, &self.dst_port, &self.protocol]
-                .map(|field| size_of_val(&field.vectors[..]))
+            + [&self.src_port, &self.dst_port, &self.protocol, &self.carried[0], &self.carried[1]]
+                .map(Numbers::memory_bytes)
                 .iter()
                 .sum::<usize>()
             + size_of_val(&self.rest[..])
@@ -188,8 +173,37 @@ impl Vectors {
     }
 }
 
-/// Chunks of a vector that are asked for ahead.
-const MOST_PREFETCHED: usize = 4;
+/// A search for a rule.
+struct Search<'a, F> {
+    fields: [&'a [Chunk]; 5],
+    rest: &'a [Option<Box<Rest>>],
+    facts: &'a F,
+    start: usize,
+    found: &'a mut Option<usize>,
+}
+
+impl<F: Fn() -> Facts> lanes::Work for Search<'_, F> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        for chunk in self.start / RULES..self.fields[0].len() {
+            let mut left = Chunk::joined(self.fields.map(|field| &field[chunk]));
+            if self.start > chunk * RULES {
+                left.clear_below(self.start % RULES);
+            }
+            while let Some(bit) = left.first(lanes) {
+                let rule = chunk * RULES + bit;
+                match &self.rest[rule] {
+                    Some(rest) if !rest_holds(rest, self.facts) => left.clear(bit),
+                    _ => {
+                        *self.found = Some(rule);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// See [`Vectors::leave_too_much`].
 const MOST_LEFT: usize = 64;
 
@@ -198,35 +212,10 @@ fn rest_holds(rest: &Rest, facts: &impl Fn() -> Facts) -> bool {
     rest.holds(&facts())
 }
 
-impl Chunk {
-    /// The first bit that is set.
-    #[inline(always)]
-    fn first(&self) -> Option<usize> {
-        // A bit for each word that is not zero, instead of a search whose end nobody could predict.
-        let words = (0..WORDS).fold(0, |words, word| words | u32::from(self.0[word] != 0) << word);
-        if words == 0 {
-            return None;
-        }
-        let word = words.trailing_zeros() as usize % WORDS;
-        Some(word * 64 + self.0[word].trailing_zeros() as usize)
-    }
-
-    #[inline(always)]
-    fn clear(&mut self, bit: usize) {
-        self.0[bit / 64] &= !(1 << (bit % 64));
-    }
-
-    #[inline(never)]
-    fn clear_below(&mut self, bit: usize) {
-        self.0[..bit / 64].fill(0);
-        self.0[bit / 64] &= u64::MAX << (bit % 64);
-    }
-}
-
 /// From an address to its vector.
 #[derive(Debug)]
 struct Addresses {
-    ipv4: Ranges<u32, Vector>,
+    ipv4: Ipv4Addresses,
     ipv6: Ranges<u128, Vector>,
     without_address: Vector,
 }
@@ -236,7 +225,7 @@ impl Addresses {
         let [ipv4, ipv6] =
             [(0, u32::MAX.into()), (1, u128::MAX)].map(|(family, most)| field.sweep(family, most, intern));
         let Cuts { starts, vectors } = ipv4?;
-        let ipv4 = Ranges::new(starts.into_iter().map(|start| start as u32).collect(), vectors);
+        let ipv4 = Ipv4Addresses::new(starts.into_iter().map(|start| start as u32).collect(), vectors);
         let Cuts { starts, vectors } = ipv6?;
         Some(Self { ipv4, ipv6: Ranges::new(starts, vectors), without_address: field.without(intern)? })
     }
@@ -255,11 +244,53 @@ impl Addresses {
     }
 }
 
-/// From a small number to its vector.
+/// From an IPv4 address to its vector.
+#[derive(Debug)]
+enum Ipv4Addresses {
+    /// Where a search is short.
+    Ranges(Ranges<u32, Vector>),
+    Levels(Levels),
+}
+
+/// Steps of a search from which on tables take its place.
+const MOST_STEPS: u32 = 3;
+
+impl Ipv4Addresses {
+    fn new(starts: Vec<u32>, vectors: Vec<Vector>) -> Self {
+        let levels = Levels::new(&starts, &vectors);
+        let ranges = Ranges::new(starts, vectors);
+        match levels {
+            Some(levels) if ranges.steps() > MOST_STEPS => Self::Levels(levels),
+            _ => Self::Ranges(ranges),
+        }
+    }
+
+    #[inline(always)]
+    fn find(&self, address: u32) -> Vector {
+        match self {
+            Self::Ranges(ranges) => ranges.find(address),
+            Self::Levels(levels) => levels.find(address),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Ranges(ranges) => ranges.memory_bytes(),
+            Self::Levels(levels) => levels.memory_bytes(),
+        }
+    }
+}
+
+/// Numbers of a block.
+const BLOCK: usize = 64;
+
+/// From a small number to its vector, by way of blocks of numbers that are kept once if they are the same: most are, so what is looked at
+/// stays in the nearest cache, where a table by all ports would not.
 #[derive(Debug)]
 struct Numbers {
-    /// By number; empty if no rule asks for it.
-    vectors: Vec<Vector>,
+    /// By number without its last bits: which block. Empty if no rule asks for it.
+    blocks: Vec<u16>,
+    vectors: Vec<[Vector; BLOCK]>,
     /// Of packets that have no such number.
     without: Vector,
 }
@@ -268,19 +299,54 @@ impl Numbers {
     fn new(field: &Field, most: u32, intern: &mut Intern) -> Option<Self> {
         let without = field.without(intern)?;
         let Cuts { starts, vectors } = field.sweep(0, most.into(), intern)?;
-        let mut table = Vec::new();
+        let mut numbers = Self { blocks: Vec::new(), vectors: Vec::new(), without };
         if vectors.len() > 1 || vectors[0] != without {
             let ends = starts.iter().skip(1).copied().chain([u128::from(most) + 1]);
+            let mut table = Vec::new();
             for (vector, end) in vectors.into_iter().zip(ends) {
                 table.resize(end as usize, vector);
             }
+            let mut known = HashMap::new();
+            for block in table.as_chunks::<BLOCK>().0 {
+                let next = numbers.vectors.len() as u16;
+                let number = *known.entry(*block).or_insert(next);
+                if number == next {
+                    numbers.vectors.push(*block);
+                }
+                numbers.blocks.push(number);
+            }
         }
-        Some(Self { vectors: table, without })
+        Some(numbers)
     }
 
-    /// [`Values::NONE`](super::Values::NONE) lies behind the table.
+    /// For packets that belong to the vector `with`, too.
+    fn joined(&self, with: Vector, intern: &mut Intern) -> Option<Self> {
+        let mut joined = Self {
+            blocks: self.blocks.clone(),
+            vectors: self.vectors.clone(),
+            without: intern.join(self.without, with)?,
+        };
+        // Neighbours mostly have the same vector.
+        let mut last = (self.without, joined.without);
+        for vector in joined.vectors.as_flattened_mut() {
+            if *vector != last.0 {
+                last = (*vector, intern.join(*vector, with)?);
+            }
+            *vector = last.1;
+        }
+        Some(joined)
+    }
+
+    /// [`Values::NONE`](super::Values::NONE) lies behind the blocks.
     #[inline(always)]
     fn find(&self, number: u32) -> Vector {
-        self.vectors.get(number as usize).copied().unwrap_or(self.without)
+        match self.blocks.get(number as usize / BLOCK) {
+            Some(block) => self.vectors[usize::from(*block)][number as usize % BLOCK],
+            None => self.without,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of_val(&self.blocks[..]) + size_of_val(&self.vectors[..])
     }
 }
