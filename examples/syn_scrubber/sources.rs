@@ -50,22 +50,24 @@ impl Sources {
     }
 
     /// Counts a SYN. One of a source that finds its place taken by an admitted one is not counted: a flood of made-up
-    /// sources must not make the worker forget those who are there.
+    /// sources must not make the worker forget those who are there. Nor is one whose place is that of another which has sent
+    /// in this second, or two that flood would have each other forgotten, and neither be denied: its turn is the next second.
     pub fn syn(&mut self, source: Prefix, now: u32) -> Standing {
         let (id, place) = self.place(source);
-        let is_free = place.admitted_until <= now;
-        if place.id != id && is_free {
+        let is_admitted = place.admitted_until > now;
+        if place.id != id {
+            if is_admitted || (place.syns > 0 && place.second == now) {
+                return Standing::Unknown;
+            }
             *place = Place { id, ..Place::default() };
-        } else if place.id != id {
-            return Standing::Unknown;
         }
         place.syns = if place.second == now { place.syns.saturating_add(1) } else { 1 };
         place.second = now;
-        let most = if is_free { MOST_OF_UNKNOWN } else { MOST_OF_ADMITTED };
+        let most = if is_admitted { MOST_OF_ADMITTED } else { MOST_OF_UNKNOWN };
         if place.syns > most {
             return Standing::Excessive { first: place.syns == most + 1 };
         }
-        if is_free {
+        if !is_admitted {
             return Standing::Unknown;
         }
         place.admitted_until = now + ADMITTED_SECONDS;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use xfwd::stages::filter::Prefix;
 use xfwd_netns::clients::curl;
 use xfwd_netns::clients::requests::{self, Requests};
 use xfwd_netns::topology::{INTERFACE, far_v4, far_v6, host_v4, host_v6};
@@ -12,6 +13,10 @@ use xfwd_netns::trafficgen::{Amount, Generator, Protocol, Traffic};
 use xfwd_netns::{Capture, Child, Lab, Namespace, VethOptions, commands_or_skip, lab_or_skip};
 
 use crate::example::{Example, PATIENCE};
+
+#[path = "../../examples/syn_scrubber/sources.rs"]
+#[allow(dead_code, reason = "the example uses all of it")]
+mod sources;
 
 const HTTP: u16 = 80;
 const CLIENT: u8 = 1;
@@ -211,4 +216,25 @@ fn syn_scrubber_admits_who_repeats_the_cookie_and_nobody_else() {
     let summary = scrubber.stop();
     let counts = ["challenged", "admitted", "refused", "sources denied"].map(|name| count(&summary, name));
     assert_eq!(counts, [2, 1, 0, 0], "{summary}");
+}
+
+#[test]
+fn syn_scrubber_denies_sources_that_share_a_place_one_after_the_other() {
+    use sources::{Sources, Standing};
+
+    // So many that some hundred of them share a place with another, but hardly five one place.
+    const SOURCES: u32 = 4_096;
+    let mut table = Sources::new();
+    let mut denied = std::collections::BTreeSet::new();
+    for second in 1..=5 {
+        for _ in 0..40 {
+            for number in (0..SOURCES).filter(|number| !denied.contains(number)).collect::<Vec<_>>() {
+                let source = Prefix::new(std::net::Ipv4Addr::from_bits(number).into(), 32);
+                if let Standing::Excessive { .. } = table.syn(source, second) {
+                    denied.insert(number);
+                }
+            }
+        }
+    }
+    assert_eq!(denied.len(), SOURCES as usize);
 }
